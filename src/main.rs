@@ -1,0 +1,2 @@
+//! The podspawn command.
+fn main() {}
