@@ -8,12 +8,14 @@
 //! | name | what it is |
 //! |---|---|
 //! | `init` | process 1 of a container: reaps, forwards signals ([`init`]) |
+//! | `sftp-server` | SFTP on standard input and output ([`sftp`]) |
 //! | `version` | prints the version |
 //!
 //! Nothing here reads the environment or exits by itself: `main` hands in both
 //! arguments and environment, and turns the returned status into its own.
 
 pub mod init;
+pub mod sftp;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
@@ -39,19 +41,20 @@ pub fn run(
     let rest: Vec<OsString> = args.collect();
     match name.as_bytes() {
         b"init" => init::main(&rest, env),
+        b"sftp-server" => sftp::main(&rest),
         b"version" | b"--version" => {
             let line = concat!("podspawn-guest ", env!("CARGO_PKG_VERSION"), "\n");
             u8::from(std::io::stdout().write_all(line.as_bytes()).is_err())
         }
         _ => {
-            complain("podspawn-guest: usage: podspawn-guest init|version [ARGUMENTS]");
+            complain("podspawn-guest: usage: podspawn-guest init|sftp-server|version [ARGUMENTS]");
             USAGE
         }
     }
 }
 
 fn is_applet(name: &OsStr) -> bool {
-    matches!(name.as_bytes(), b"init")
+    matches!(name.as_bytes(), b"init" | b"sftp-server")
 }
 
 fn basename(path: &OsStr) -> &OsStr {
