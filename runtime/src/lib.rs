@@ -1,1 +1,22 @@
-//! Pods.
+//! Pods for podspawn: namespaces, the supervisor, containers, sessions.
+//!
+//! The library is handed lower directories and an image configuration, and knows
+//! nothing of registries or of the store's format. It prints nothing, reads no
+//! environment, and starts no threads: its processes fork, clone and enter
+//! namespaces, which only a process with a single thread may do.
+//!
+//! Three processes run its code:
+//!
+//! - the *session* (`podspawn spawn`): [`pod::attach_or_launch`], then [`session::run`];
+//! - the *supervisor* of a pod, cloned from the first session: [`supervisor`];
+//! - the child of a session, from fork to exec, inside the container: `session::child`.
+
+pub mod accounts;
+pub mod error;
+pub mod guest;
+pub mod idmap;
+pub mod pod;
+pub mod rootfs;
+pub mod session;
+pub mod supervisor;
+mod sys;

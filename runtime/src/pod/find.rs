@@ -1,0 +1,133 @@
+//! Finding the pod, or making it: look or create, under the pod lock.
+//!
+//! Runs in the session. Joining a live pod takes the lock shared, so that any
+//! number may come at once; only the first login of all creates.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use super::{
+    Connection, ConnectionError, Lock, LockMode, PROTOCOL, PathsError, PodInfo, PodPaths, Reply, Request,
+};
+use crate::supervisor::{LaunchError, PodSpec, launch};
+
+/// How long a live supervisor may take to answer, in seconds.
+const ANSWER: u64 = 20;
+
+/// Why there is no pod to attach to.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// A directory of the pod cannot be used.
+    #[error(transparent)]
+    Paths(#[from] PathsError),
+    /// The pod lock cannot be taken.
+    #[error("cannot take the pod's lock {path}")]
+    Lock {
+        /// The lock file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The supervisor does not answer.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// The supervisor refused.
+    #[error("{0}")]
+    Refused(String),
+    /// The pod could not be created.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// What the pod is to be made of could not be had.
+    #[error("{0}")]
+    Spec(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A counted connection to a live pod.
+#[derive(Debug)]
+pub struct Attached {
+    /// What the supervisor says of the pod.
+    pub info: PodInfo,
+    /// A handle of the dev container's init, to enter its namespaces by.
+    pub init: OwnedFd,
+    /// The attachment; the pod is held as long as it is open.
+    pub connection: Connection,
+}
+
+/// Attaches to the pod if it is alive.
+///
+/// # Errors
+///
+/// When a directory of the pod is not the user's, or the supervisor does not answer.
+pub fn attach(paths: &PodPaths) -> Result<Option<Attached>, FindError> {
+    let run = paths.open_run()?;
+    let _lock = take(paths, LockMode::Shared)?;
+    look(&run)
+}
+
+/// Attaches to the pod, which is created from what `spec` returns if it is not
+/// alive. Of several callers at once, one creates it.
+///
+/// # Errors
+///
+/// As [`attach`], and when the pod cannot be created.
+pub fn attach_or_launch<E>(
+    paths: &PodPaths,
+    spec: impl FnOnce() -> Result<PodSpec, E>,
+) -> Result<Attached, FindError>
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let run = paths.open_run()?;
+    {
+        let _lock = take(paths, LockMode::Shared)?;
+        if let Some(attached) = look(&run)? {
+            return Ok(attached);
+        }
+    }
+    let spec = spec().map_err(|e| FindError::Spec(e.into()))?;
+    let lock = take(paths, LockMode::Exclusive)?;
+    if let Some(attached) = look(&run)? {
+        return Ok(attached);
+    }
+    let connection = launch(spec, run, lock)?;
+    greet(connection)
+}
+
+fn take(paths: &PodPaths, mode: LockMode) -> Result<Option<Lock>, FindError> {
+    let path = paths.lock();
+    Lock::take(&path, mode).map_err(|source| FindError::Lock { path, source })
+}
+
+/// Asks the socket in the run directory, through its descriptor: a long run
+/// directory does not fit into a socket address.
+fn look(run: &OwnedFd) -> Result<Option<Attached>, FindError> {
+    let path = format!("/proc/self/fd/{}/control", run.as_raw_fd());
+    let connection = match Connection::connect(path.as_ref()) {
+        Ok(connection) => connection,
+        Err(e) => match e.raw_os_error() {
+            // The second is what a killed supervisor leaves.
+            Some(libc::ENOENT | libc::ECONNREFUSED) => return Ok(None),
+            _ => return Err(ConnectionError::from(e).into()),
+        },
+    };
+    match connection.send(&Request::Attach { protocol: PROTOCOL }, &[]) {
+        Ok(()) => {}
+        Err(e) if e.raw_os_error() == Some(libc::EPIPE) => return Ok(None),
+        Err(e) => return Err(ConnectionError::from(e).into()),
+    }
+    match greet(connection) {
+        // Killed between connect and answer.
+        Err(FindError::Connection(ConnectionError::Closed)) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+fn greet(connection: Connection) -> Result<Attached, FindError> {
+    match connection.receive_within::<Reply>(ANSWER)? {
+        (Reply::Attached(info), mut fds) if fds.len() == 1 => {
+            Ok(Attached { info: *info, init: fds.remove(0), connection })
+        }
+        (Reply::Attached(_), _) => Err(FindError::Refused("the pod's supervisor sent no handle of the container".into())),
+        (Reply::Failed { why }, _) => Err(FindError::Refused(why)),
+    }
+}

@@ -1,0 +1,28 @@
+//! What a pod is to the rest of podspawn: its name, its places on disk, the
+//! conversation with its supervisor, and how to find one or make one.
+//!
+//! Used by the session (client side) and by the supervisor (server side).
+//!
+//! Locks, in the order in which they are taken:
+//!
+//! 1. *pod lock*, `flock` on `RUN/NAME/lock`: shared while a session looks for
+//!    a live supervisor, exclusive while one is created, and exclusive (without
+//!    waiting) while a supervisor decides to end. So a session either reaches
+//!    the supervisor before that decision, and keeps it alive, or finds none.
+//! 2. *storage lock*, `flock` on `STORE/pods/NAME`: held by a supervisor for
+//!    its whole life, so that one upper directory has one user, even where the
+//!    run directory was deleted under a live pod.
+
+mod connection;
+mod find;
+mod lock;
+mod name;
+mod paths;
+mod protocol;
+
+pub use connection::{Connection, ConnectionError};
+pub use find::{Attached, FindError, attach, attach_or_launch};
+pub use lock::{Lock, LockMode};
+pub use name::{InvalidPodName, PodName};
+pub use paths::{PathsError, PodPaths, RunDir};
+pub use protocol::{PROTOCOL, PodInfo, Reply, Request, SessionUser};

@@ -1,0 +1,97 @@
+//! What sessions and the supervisor say to each other.
+//!
+//! One JSON document a `SOCK_SEQPACKET` message, at most [`MAX_MESSAGE`] bytes;
+//! descriptors travel beside it. The socket is reachable by the user alone, and
+//! both ends are podspawn, but of different versions where it was upgraded under
+//! a live pod: every field that is added has a default, and [`PROTOCOL`] changes
+//! when that cannot be kept.
+//!
+//! A session sends [`Request::Attach`] and gets [`Reply::Attached`] with a pidfd
+//! of the dev container's init. It may then send [`Request::Child`] with a pidfd
+//! of what it runs. The connection *is* the attachment: the supervisor counts
+//! open connections, and ends the child of one that closed without
+//! [`Request::Bye`].
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the conversation.
+pub const PROTOCOL: u32 = 1;
+
+/// Longest message, in bytes.
+pub const MAX_MESSAGE: usize = 128 << 10;
+
+/// From a session to the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "request")]
+pub enum Request {
+    /// Count me, and show me the way in.
+    Attach {
+        /// [`PROTOCOL`] of the sender.
+        protocol: u32,
+    },
+    /// This descriptor is the process that I run.
+    Child,
+    /// My process has ended; there is nothing to clean up.
+    Bye,
+}
+
+/// From the supervisor to a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "reply")]
+pub enum Reply {
+    /// Come in: the descriptor is a pidfd of the container's init.
+    Attached(Box<PodInfo>),
+    /// No pod can be had.
+    Failed {
+        /// One line: what failed, on what, what to do.
+        why: String,
+    },
+}
+
+/// What a session needs to know of the pod it joins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodInfo {
+    /// The pod's name.
+    pub pod: String,
+    /// The image's reference, as the pod was created from it.
+    pub image: String,
+    /// `NAME=value` lines of the image's configuration.
+    pub env: Vec<String>,
+    /// Who sessions are.
+    pub user: SessionUser,
+    /// Where a session begins when it has no home.
+    pub working_dir: String,
+    /// Whether groups can be set (not with a single-id map).
+    pub has_groups: bool,
+}
+
+/// The user of a session, inside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionUser {
+    /// Login name.
+    pub name: String,
+    /// User id in the container.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Home directory.
+    pub home: String,
+    /// Shell that the image's passwd names, if it names one.
+    pub shell: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_what_older_and_newer_versions_expect() {
+        let text = serde_json::to_string(&Request::Attach { protocol: 1 }).unwrap();
+        assert_eq!(text, r#"{"request":"attach","protocol":1}"#);
+        let newer = r#"{"request":"attach","protocol":1,"since":"2.0"}"#;
+        assert_eq!(serde_json::from_str::<Request>(newer).unwrap(), Request::Attach { protocol: 1 });
+        assert!(serde_json::from_str::<Request>(r#"{"request":"shutdown"}"#).is_err());
+    }
+}

@@ -1,0 +1,148 @@
+//! A session: one shell, command or subsystem inside a live pod.
+//!
+//! Runs in `podspawn spawn`. The process enters the container's namespaces as a
+//! whole, by one `setns(2)` on the pidfd that the supervisor gave it, and forks:
+//! the child becomes the program, this process waits, relays a terminal if there
+//! is one, passes signals on, and reports how the program ended.
+//!
+//! Without a terminal the program has the very descriptors that sshd gave, so
+//! that no byte passes through podspawn.
+//!
+//! Between `setns` and `exec` the process still is podspawn, whose executable
+//! must not be reachable from inside (CVE-2019-5736): it is not dumpable, which
+//! closes its `/proc` entries to everybody in the container.
+
+mod child;
+mod environment;
+mod shell;
+mod terminal;
+mod wait;
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use rustix::process::{DumpableBehavior, PidfdFlags, pidfd_open, set_dumpable_behavior};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+
+pub use environment::pass_through;
+
+use crate::pod::{Attached, Request};
+use crate::sys::{self, Forked};
+
+/// What the client asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A login shell.
+    Shell,
+    /// A command line, byte for byte as the client sent it.
+    Command(Vec<u8>),
+    /// The sftp subsystem, with the arguments that sshd's configuration gives.
+    Sftp(Vec<OsString>),
+}
+
+/// One session.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// What to run.
+    pub action: Action,
+    /// Variables from the ssh connection, see [`pass_through`].
+    pub env: Vec<(OsString, OsString)>,
+    /// Whether sshd gave a terminal: standard input is one.
+    pub terminal: bool,
+    /// Shells to try, best first.
+    pub shells: Vec<PathBuf>,
+    /// How many terminfo directories of the host the pod shows.
+    pub terminfo: usize,
+}
+
+/// How a session's program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It exited with this status.
+    Exited(u8),
+    /// It was killed by this signal.
+    Signaled(i32),
+}
+
+impl Ending {
+    /// Ends this process in the same way, so that sshd tells the client: with
+    /// the same status, or of the same signal. Where that signal does not kill,
+    /// with 128 and its number, as shells do.
+    pub fn pass_on(self) -> ! {
+        match self {
+            Self::Exited(status) => sys::exit(status.into()),
+            Self::Signaled(signal) => {
+                sys::reraise(signal);
+                sys::exit(128 + signal)
+            }
+        }
+    }
+}
+
+/// Closes whatever the process was started with beyond the standard streams,
+/// before it opens anything: the supervisor would keep it for its life.
+pub fn close_inherited() {
+    sys::close_from(3);
+}
+
+/// Why a session did not run.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The container could not be entered.
+    #[error("cannot enter the container of pod {pod}")]
+    Enter {
+        /// The pod.
+        pod: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// No terminal could be made.
+    #[error("cannot make a terminal in the container")]
+    Terminal(#[source] io::Error),
+    /// The session's own work failed.
+    #[error("cannot run the session")]
+    Io(#[from] io::Error),
+}
+
+/// Runs one session in the pod, from entering to the end of its program.
+///
+/// The process must have a single thread. It stays in the container's
+/// namespaces.
+///
+/// # Errors
+///
+/// When the container cannot be entered. What goes wrong between fork and exec
+/// is the child's to report, with the statuses 125 to 127.
+pub fn run(attached: &Attached, session: &Session) -> Result<Ending, SessionError> {
+    let info = &attached.info;
+    let enter = |source: io::Error| SessionError::Enter { pod: info.pod.clone(), source };
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| enter(e.into()))?;
+    let spaces = ThreadNameSpaceType::USER
+        | ThreadNameSpaceType::MOUNT
+        | ThreadNameSpaceType::PROCESS_ID
+        | ThreadNameSpaceType::NETWORK
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | ThreadNameSpaceType::CONTROL_GROUP;
+    let signals = wait::block_signals()?;
+    move_into_thread_name_spaces(attached.init.as_fd(), spaces).map_err(|e| enter(e.into()))?;
+
+    let pty = match session.terminal {
+        true => Some(terminal::Pty::open(info.user.uid).map_err(SessionError::Terminal)?),
+        false => None,
+    };
+    match sys::fork()? {
+        Forked::Child => child::become_program(info, session, pty),
+        Forked::Parent(pid) => {
+            let child = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?;
+            // Should this process be killed, the supervisor hangs up for it.
+            let _ = attached.connection.send(&Request::Child, &[child.as_fd()]);
+            let relay = pty.map(terminal::Pty::into_relay).transpose().map_err(SessionError::Terminal)?;
+            let ending = wait::wait(pid, &signals, relay)?;
+            let _ = attached.connection.send(&Request::Bye, &[]);
+            Ok(ending)
+        }
+    }
+}

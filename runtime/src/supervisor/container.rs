@@ -1,0 +1,182 @@
+//! The dev container: its OCI runtime specification, and its creation by
+//! libcontainer. Runs in the supervisor.
+//!
+//! Its PID 1 is the guest's `init`, as root of the container and with no
+//! capability at all; sessions enter beside it. It shares the supervisor's user
+//! and network namespaces and has its own mount, pid, ipc, uts and cgroup ones.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    Capabilities, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespaceBuilder,
+    LinuxNamespaceType, Mount, MountBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
+    UserBuilder,
+};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::PodSpec;
+use crate::guest;
+
+/// Why the container did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    /// The specification could not be written.
+    #[error("cannot write the container's specification")]
+    Spec(#[from] OciSpecError),
+    /// The bundle could not be written.
+    #[error("cannot write the container's bundle")]
+    Bundle(#[from] io::Error),
+    /// libcontainer failed.
+    #[error("cannot create the container: {0}")]
+    Create(String),
+    /// The guest's init did not run.
+    #[error("the container's init did not start; is {0} executable on this host?")]
+    Init(PathBuf),
+}
+
+/// A running dev container.
+#[derive(Debug)]
+pub struct DevContainer {
+    /// Its init, in the supervisor's pid namespace.
+    pub pid: Pid,
+    /// Its init, as sessions get it.
+    pub pidfd: OwnedFd,
+}
+
+/// Creates and starts the container, and returns once its init runs.
+///
+/// # Errors
+///
+/// When the specification cannot be written or libcontainer fails.
+pub fn start(spec: &PodSpec, scratch: &Path, rootfs: &Path) -> Result<DevContainer, ContainerError> {
+    let bundle = scratch.join("bundle");
+    let state = scratch.join("state");
+    for dir in [&bundle, &state] {
+        std::fs::create_dir(dir)?;
+    }
+    runtime_spec(spec, rootfs)?.save(bundle.join("config.json"))?;
+
+    let failed = |e: &dyn std::error::Error| ContainerError::Create(crate::error::chain(e));
+    // Closed by the exec of the guest: until then the process still is
+    // podspawn, which must not be entered.
+    let (executed, unexecuted) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(io::Error::from)?;
+    let mut container = ContainerBuilder::new("dev".into(), SyscallType::Linux)
+        .with_root_path(state)
+        .map_err(|e| failed(&e))?
+        .as_init(&bundle)
+        .with_systemd(false)
+        .with_detach(true)
+        .build()
+        .map_err(|e| failed(&e))?;
+    container.start().map_err(|e| failed(&e))?;
+    drop(unexecuted);
+    rustix::io::read(executed.as_fd(), &mut [0u8; 1]).map_err(io::Error::from)?;
+
+    let init = || ContainerError::Init(spec.guest.clone());
+    let pid = container.pid().and_then(|p| Pid::from_raw(p.as_raw())).ok_or_else(init)?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|_| init())?;
+    Ok(DevContainer { pid, pidfd })
+}
+
+fn strings<const N: usize>(items: [&str; N]) -> Vec<String> {
+    items.map(String::from).to_vec()
+}
+
+fn mount(to: &str, typ: &str, from: &str, options: Vec<String>) -> Result<Mount, OciSpecError> {
+    MountBuilder::default().destination(to).typ(typ).source(from).options(options).build()
+}
+
+/// The mounts of the container: what the runtime specification asks of a Linux
+/// container, and the guest's directory.
+fn mounts(spec: &PodSpec) -> Result<Vec<Mount>, OciSpecError> {
+    let mut devpts = strings(["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]);
+    if spec.map.has_gid(TTY_GROUP) {
+        devpts.push(format!("gid={TTY_GROUP}"));
+    }
+    let mut mounts = vec![
+        mount("/proc", "proc", "proc", strings(["nosuid", "noexec", "nodev"]))?,
+        mount("/dev", "tmpfs", "tmpfs", strings(["nosuid", "strictatime", "mode=755", "size=65536k"]))?,
+        mount("/dev/pts", "devpts", "devpts", devpts)?,
+        mount("/dev/shm", "tmpfs", "shm", strings(["nosuid", "noexec", "nodev", "mode=1777"]))?,
+        mount("/dev/mqueue", "mqueue", "mqueue", strings(["nosuid", "noexec", "nodev"]))?,
+        mount("/sys", "sysfs", "sysfs", strings(["nosuid", "noexec", "nodev", "ro"]))?,
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", strings(["nosuid", "noexec", "nodev", "relatime", "ro"]))?,
+        mount(guest::DIR, "tmpfs", "podspawn", strings(["nosuid", "nodev", "mode=755", "size=64k"]))?,
+        bind(&spec.guest, guest::PATH, &["nodev", "nosuid"])?,
+    ];
+    for (n, dir) in spec.terminfo.iter().enumerate() {
+        mounts.push(bind(dir, &guest::terminfo(n), &["nodev", "nosuid", "noexec"])?);
+    }
+    Ok(mounts)
+}
+
+/// The group that terminals belong to, the same number on every distribution.
+const TTY_GROUP: u32 = 5;
+
+fn bind(from: &Path, to: &str, options: &[&str]) -> Result<Mount, OciSpecError> {
+    let options: Vec<String> = ["bind", "ro"].iter().chain(options).map(|o| (*o).to_owned()).collect();
+    MountBuilder::default().destination(to).typ("bind").source(from).options(options).build()
+}
+
+fn runtime_spec(spec: &PodSpec, rootfs: &Path) -> Result<Spec, OciSpecError> {
+    let none = Capabilities::default;
+    let capabilities = LinuxCapabilitiesBuilder::default()
+        .bounding(none())
+        .effective(none())
+        .permitted(none())
+        .inheritable(none())
+        .ambient(none())
+        .build()?;
+    // Without a root in the map the user's own id is the only one there is.
+    let (uid, gid) = if spec.map.has_uid(0) { (0, 0) } else { (spec.login.uid, spec.login.gid) };
+    let process = ProcessBuilder::default()
+        .terminal(false)
+        .user(UserBuilder::default().uid(uid).gid(gid).build()?)
+        .args(strings([guest::PATH, "init"]))
+        .env(strings(["PATH=/usr/bin:/bin"]))
+        .cwd("/")
+        .capabilities(capabilities)
+        .rlimits(Vec::new())
+        .no_new_privileges(true)
+        .build()?;
+    let namespace = |typ| LinuxNamespaceBuilder::default().typ(typ).build();
+    let linux = LinuxBuilder::default()
+        .namespaces(vec![
+            namespace(LinuxNamespaceType::Pid)?,
+            namespace(LinuxNamespaceType::Mount)?,
+            namespace(LinuxNamespaceType::Ipc)?,
+            namespace(LinuxNamespaceType::Uts)?,
+            namespace(LinuxNamespaceType::Cgroup)?,
+        ])
+        .rootfs_propagation("slave")
+        .masked_paths(strings([
+            "/proc/acpi",
+            "/proc/asound",
+            "/proc/interrupts",
+            "/proc/kcore",
+            "/proc/keys",
+            "/proc/latency_stats",
+            "/proc/sched_debug",
+            "/proc/scsi",
+            "/proc/timer_list",
+            "/proc/timer_stats",
+            "/sys/devices/virtual/powercap",
+            "/sys/firmware",
+        ]))
+        .readonly_paths(strings(["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]))
+        .build()?;
+    SpecBuilder::default()
+        .version("1.2.0")
+        .hostname(spec.paths.name.host_name())
+        .root(RootBuilder::default().path(rootfs).readonly(false).build()?)
+        .process(process)
+        .mounts(mounts(spec)?)
+        .linux(linux)
+        .build()
+}

@@ -1,0 +1,131 @@
+//! Bringing a supervisor up. The first half runs in the session that found no
+//! pod, the second ([`run`]) in the process that it clones.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, waitpid};
+
+use super::log::Log;
+use super::{PodSpec, attend, setup};
+use crate::error::chain;
+use crate::idmap::{self, IdMapError};
+use crate::pod::{Connection, Lock, Reply};
+use crate::sys::{self, Cloned, NamespaceFlags};
+
+/// How long a pod may take to come up, in seconds. A previous supervisor of the
+/// same pod that is still ending its processes is waited for within it.
+const START: u64 = 60;
+
+/// Why no supervisor could be started.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The namespaces were refused.
+    #[error("cannot create the pod's namespaces; this host may forbid user namespaces (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns)")]
+    Namespaces(#[source] io::Error),
+    /// The id maps were refused.
+    #[error(transparent)]
+    IdMap(#[from] IdMapError),
+    /// Something else in the launcher.
+    #[error("cannot start the pod's supervisor")]
+    Io(#[from] io::Error),
+}
+
+/// Clones the supervisor and writes its id maps. Returns the first attachment;
+/// its answer comes once the pod is up, or says why not.
+///
+/// `run` is the pod's run directory. `lock`, the pod lock, is held until the
+/// supervisor listens or has failed, and is not inherited by it.
+///
+/// # Errors
+///
+/// When the host refuses namespaces or id maps.
+pub fn launch(spec: PodSpec, run: OwnedFd, lock: Option<Lock>) -> Result<Connection, LaunchError> {
+    let (ours, theirs) = Connection::pair()?;
+    match sys::clone_into(NamespaceFlags::POD).map_err(LaunchError::Namespaces)? {
+        Cloned::Child => {
+            drop((ours, lock));
+            supervise(spec, run, theirs)
+        }
+        Cloned::Parent { pid, pidfd } => {
+            drop(theirs);
+            let started = start(pid, &spec, &ours);
+            if started.is_err() {
+                let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+                let _ = waitpid(Some(pid), WaitOptions::empty());
+            }
+            drop(lock);
+            started.map(|()| ours)
+        }
+    }
+}
+
+/// Writes the maps, tells the supervisor to go, and waits until its answer is
+/// there to be read.
+fn start(pid: Pid, spec: &PodSpec, connection: &Connection) -> Result<(), LaunchError> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    idmap::write(pid, &spec.map)?;
+    connection.send(&Go, &[])?;
+    let mut fds = [PollFd::new(connection, PollFlags::IN)];
+    let limit = Timespec { tv_sec: START.cast_signed(), tv_nsec: 0 };
+    loop {
+        match poll(&mut fds, Some(&limit)) {
+            Ok(0) => {
+                let why = format!("it was not ready after {START} s; its log is {}", spec.paths.log().display());
+                return Err(io::Error::other(why).into());
+            }
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(io::Error::from(e).into()),
+        }
+    }
+}
+
+/// The message that says that the id maps are there.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Go;
+
+/// Role: the supervisor, from its first instruction. Never returns.
+fn supervise(spec: PodSpec, run: OwnedFd, first: Connection) -> ! {
+    // Until the maps are written nothing can be created; a launcher that dies
+    // before that closes its end.
+    let went = first.receive::<Go>(rustix::net::RecvFlags::empty());
+    let status = match went {
+        Ok(_) => run_pod(spec, run, first),
+        Err(_) => 1,
+    };
+    sys::exit(status)
+}
+
+fn run_pod(spec: PodSpec, run: OwnedFd, first: Connection) -> i32 {
+    let mut log = Log::create(&spec.paths.log());
+    let pod = detach().map_err(setup::SetupError::Detach).and_then(|()| setup::set_up(&spec, &run));
+    match pod {
+        Ok(pod) => {
+            log.line(format_args!("pod {} is up, image {}", spec.paths.name, spec.image.reference));
+            attend::attend(pod, &spec, run, first, &mut log);
+            0
+        }
+        Err(e) => {
+            let why = format!("cannot start pod {}: {}", spec.paths.name, chain(&e));
+            log.line(&why);
+            let _ = first.send(&Reply::Failed { why }, &[]);
+            1
+        }
+    }
+}
+
+/// Leaves the session's terminal and descriptors behind: one that stayed open
+/// would keep an ssh connection from ending.
+fn detach() -> io::Result<()> {
+    use rustix::fs::{Mode, OFlags, open};
+    rustix::process::setsid()?;
+    let null = open("/dev/null", OFlags::RDWR, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    let _ = rustix::thread::set_name(c"podspawn-pod");
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    rustix::process::chdir("/")?;
+    Ok(())
+}

@@ -1,0 +1,30 @@
+//! The supervisor: PID 1 of a pod's own pid namespace, and the one process that
+//! everything of the pod lives below.
+//!
+//! It is crash-only. Its namespaces hold every process, mount and network device
+//! of the pod, so that killing it with any signal at any time removes them all;
+//! what remains on disk is a stale socket and an upper directory, which the next
+//! supervisor clears away. No state is kept that would have to be reconciled.
+//!
+//! ```text
+//! session ── launch: clone3 into new user, mnt, pid, cgroup, ipc, uts, net namespaces
+//!    │                └── supervisor (uid of the user, all capabilities inside)
+//!    │ write the id maps ──▶│ lock the storage, mount scratch, proc, cgroup2, overlay
+//!    │                      │ provision the rootfs: user, home, hosts
+//!    │                      │ libcontainer ──▶ guest init, PID 1 of the dev container
+//!    │◀── Attached + pidfd ─│ attend: control socket, children, timer
+//! ```
+
+mod attend;
+mod container;
+mod launch;
+mod log;
+mod mounts;
+mod provision;
+mod setup;
+mod spec;
+mod storage;
+
+pub use launch::{LaunchError, launch};
+pub use provision::SFTP_SERVERS;
+pub use spec::{Login, PodImage, PodSpec, UserChoice};

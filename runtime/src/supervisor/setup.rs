@@ -1,0 +1,123 @@
+//! From new namespaces to a running dev container: every step of a pod's start,
+//! in order. Runs in the supervisor. Nothing is undone on failure: the process
+//! ends, and with it the namespaces.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+
+use super::container::{self, ContainerError, DevContainer};
+use super::mounts::{self, MountError, Overlay};
+use super::provision::{self, ProvisionError};
+use super::{PodSpec, storage};
+use crate::pod::{Lock, LockMode, PathsError, PodInfo, SessionUser};
+use crate::sys;
+
+/// Why a pod did not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The session's terminal could not be left.
+    #[error("cannot detach from the session")]
+    Detach(#[source] io::Error),
+    /// A directory of the pod cannot be used.
+    #[error(transparent)]
+    Paths(#[from] PathsError),
+    /// The writable directories could not be made.
+    #[error("cannot prepare the pod's storage {path}")]
+    Storage {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A mount failed.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// The image's files could not be adapted to the user.
+    #[error(transparent)]
+    Provision(#[from] ProvisionError),
+    /// The network namespace could not be set up.
+    #[error("cannot bring up the pod's loopback device")]
+    Loopback(#[source] io::Error),
+    /// The container did not start.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// The control socket could not be made.
+    #[error("cannot listen on the pod's control socket")]
+    Control(#[source] io::Error),
+}
+
+/// A pod that is up.
+#[derive(Debug)]
+pub struct Pod {
+    /// The dev container.
+    pub dev: DevContainer,
+    /// Where sessions connect.
+    pub listener: OwnedFd,
+    /// What they are told.
+    pub info: PodInfo,
+    /// The storage lock.
+    pub storage: Lock,
+}
+
+/// Brings the pod up.
+///
+/// # Errors
+///
+/// The first step that failed.
+pub fn set_up(spec: &PodSpec, run: &OwnedFd) -> Result<Pod, SetupError> {
+    let storage_error = |source| SetupError::Storage { path: spec.paths.storage().into(), source };
+    let storage = Lock::on(spec.paths.open_storage()?, LockMode::Exclusive)
+        .map_err(storage_error)?
+        .ok_or_else(|| storage_error(io::ErrorKind::WouldBlock.into()))?;
+    let (upper, work) =
+        storage::fresh(spec.paths.storage(), spec.image.lowers.last()).map_err(storage_error)?;
+
+    let scratch = spec.paths.scratch();
+    std::fs::create_dir_all(&scratch).map_err(storage_error)?;
+    mounts::prepare(&scratch)?;
+    let rootfs = scratch.join("rootfs");
+    std::fs::create_dir(&rootfs).map_err(storage_error)?;
+    let overlay = Overlay { lowers: &spec.image.lowers, upper: &upper, work: &work };
+    overlay.mount(&rootfs, &scratch)?;
+
+    let user = provision::provision(&rootfs, spec)?;
+    sys::bring_up_loopback().map_err(SetupError::Loopback)?;
+    let dev = container::start(spec, &scratch, &rootfs)?;
+    let listener = listen_in(run).map_err(SetupError::Control)?;
+    Ok(Pod { dev, listener, info: info(spec, user), storage })
+}
+
+fn info(spec: &PodSpec, user: SessionUser) -> PodInfo {
+    let config = spec.image.config.config().as_ref();
+    PodInfo {
+        pod: spec.paths.name.to_string(),
+        image: spec.image.reference.clone(),
+        env: config.and_then(|c| c.env().clone()).unwrap_or_default(),
+        user,
+        working_dir: config
+            .and_then(|c| c.working_dir().clone())
+            .filter(|dir| dir.starts_with('/'))
+            .unwrap_or_else(|| "/".into()),
+        has_groups: !spec.map.is_single(),
+    }
+}
+
+/// Listens on `control` in the run directory. The name is made once the socket
+/// accepts, so that nobody finds one that does not.
+fn listen_in(run: &OwnedFd) -> io::Result<OwnedFd> {
+    let dir = format!("/proc/self/fd/{}", run.as_raw_fd());
+    let (new, name) = (format!("{dir}/control.new"), format!("{dir}/control"));
+    match std::fs::remove_file(&new) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    bind(&socket, &SocketAddrUnix::new(new.as_str())?)?;
+    listen(&socket, 4096)?;
+    std::fs::rename(new, name)?;
+    Ok(socket)
+}

@@ -1,0 +1,69 @@
+//! What a pod is made of, as the session hands it to the supervisor.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use oci_spec::image::ImageConfiguration;
+
+use crate::idmap::IdMap;
+use crate::pod::PodPaths;
+
+/// Everything that is needed to create a pod.
+#[derive(Debug)]
+pub struct PodSpec {
+    /// Name and places.
+    pub paths: PodPaths,
+    /// Ids of its user namespace.
+    pub map: IdMap,
+    /// What it runs.
+    pub image: PodImage,
+    /// The guest binary on the host.
+    pub guest: PathBuf,
+    /// Directories of the host's terminfo, shown inside.
+    pub terminfo: Vec<PathBuf>,
+    /// The user who logged in.
+    pub login: Login,
+    /// Who sessions are inside.
+    pub user: UserChoice,
+    /// Shells to try for the session user, best first.
+    pub shells: Vec<PathBuf>,
+    /// How long the pod stays after its last session.
+    pub grace_period: Duration,
+}
+
+/// An unpacked image.
+#[derive(Debug)]
+pub struct PodImage {
+    /// Its reference, for people.
+    pub reference: String,
+    /// Its configuration.
+    pub config: ImageConfiguration,
+    /// Lower directories of the overlay, lowest first.
+    pub lowers: Vec<PathBuf>,
+    /// Held as long as the pod lives, so that the layers are not collected.
+    pub lease: Option<OwnedFd>,
+}
+
+/// A user of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// Login name.
+    pub name: String,
+    /// User id.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+}
+
+/// Who a session is inside the container (configuration key `user`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum UserChoice {
+    /// The login user, with their own id.
+    #[default]
+    Login,
+    /// The user that the image's configuration names.
+    Image,
+    /// Root of the container.
+    Root,
+}

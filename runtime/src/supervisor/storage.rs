@@ -1,0 +1,93 @@
+//! The writable part of a pod on disk: upper and work directories.
+//!
+//! Runs in the supervisor, which holds the storage lock. Files below belong to
+//! ids that only the pod's user namespace maps, so only a supervisor can remove
+//! them.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+/// Makes empty upper and work directories. What a supervisor that was killed
+/// left is set aside; [`sweep`] removes it.
+///
+/// The root of the overlay shows the mode and owner of the upper directory, so
+/// they are taken from the image's topmost layer.
+///
+/// # Errors
+///
+/// When the directories cannot be made.
+pub fn fresh(storage: &Path, top: Option<&PathBuf>) -> io::Result<(PathBuf, PathBuf)> {
+    set_aside(storage)?;
+    let (upper, work) = (storage.join("upper"), storage.join("work"));
+    for dir in [&upper, &work] {
+        fs::DirBuilder::new().mode(0o700).create(dir)?;
+    }
+    let (mode, owner) = match top {
+        Some(top) => {
+            let root = fs::metadata(top)?;
+            (root.mode() & 0o7777, Some((root.uid(), root.gid())))
+        }
+        None => (0o755, None),
+    };
+    if let Some((uid, gid)) = owner {
+        chown(&upper, Some(uid), Some(gid))?;
+    }
+    fs::set_permissions(&upper, fs::Permissions::from_mode(mode))?;
+    Ok((upper, work))
+}
+
+/// Renames what a pod wrote out of the way, so that the next pod need not wait
+/// for its removal.
+///
+/// # Errors
+///
+/// When it cannot be renamed.
+pub fn set_aside(storage: &Path) -> io::Result<()> {
+    for name in ["upper", "work"] {
+        let from = storage.join(name);
+        if fs::symlink_metadata(&from).is_err() {
+            continue;
+        }
+        let free = (0u32..).map(|n| storage.join(format!("dead.{name}.{n}"))).find(|p| fs::symlink_metadata(p).is_err());
+        if let Some(to) = free {
+            fs::rename(from, to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what was set aside; all that can be removed is.
+pub fn sweep(storage: &Path) {
+    let Ok(entries) = fs::read_dir(storage) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(b"dead.") {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crashed_pods_files_are_set_aside_and_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = tempfile::tempdir().unwrap();
+        fs::set_permissions(top.path(), fs::Permissions::from_mode(0o751)).unwrap();
+        let top = Some(top.path().to_path_buf());
+        for round in 0..3 {
+            let (upper, work) = fresh(dir.path(), top.as_ref()).unwrap();
+            assert_eq!(fs::read_dir(&upper).unwrap().count(), 0, "round {round}");
+            assert_eq!(fs::metadata(&upper).unwrap().mode() & 0o7777, 0o751);
+            fs::create_dir(upper.join("x")).unwrap();
+            fs::write(work.join("y"), "z").unwrap();
+        }
+        sweep(dir.path());
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["upper", "work"]);
+    }
+}

@@ -1,0 +1,47 @@
+//! Replacing the program, and what must not survive it.
+
+use std::ffi::{CStr, CString, c_char};
+use std::io;
+use std::os::fd::RawFd;
+
+/// Runs `path` in place of this process; returns only on failure.
+#[must_use]
+pub fn exec(path: &CStr, args: &[CString], env: &[CString]) -> io::Error {
+    fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+        strings
+            .iter()
+            .map(|s| s.as_ptr())
+            .chain([std::ptr::null()])
+            .collect()
+    }
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: both arrays end in a null pointer and outlive the call.
+    unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Closes every descriptor from `first` on.
+///
+/// The caller owns no `OwnedFd` with such a number that it still uses.
+pub fn close_from(first: RawFd) {
+    // SAFETY: descriptors are plain numbers to the kernel; the contract above
+    // keeps the program from using a closed one.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
+    if done == 0 {
+        return;
+    }
+    // Linux before 5.9 has no close_range.
+    // SAFETY: as above.
+    let limit = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) }.clamp(256, 1 << 20) as RawFd;
+    for fd in first..limit {
+        // SAFETY: as above.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// Ends this process at once: a forked copy must not run what its parent
+/// registered for exit.
+pub fn exit(status: i32) -> ! {
+    // SAFETY: no destructor or handler of this process is needed.
+    unsafe { libc::_exit(status) }
+}

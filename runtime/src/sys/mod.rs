@@ -1,0 +1,18 @@
+//! Every unsafe block and raw system call of the crate.
+//!
+//! Used by all of podspawn's processes. Each function is a thin, typed cover of
+//! one call that neither the standard library nor a maintained crate offers in
+//! safe form; no decision is taken here. What the rest of the crate needs from
+//! the kernel otherwise comes from `rustix` and `nix`.
+
+#![allow(unsafe_code)]
+
+mod clone;
+mod exec;
+mod lo;
+mod signals;
+
+pub use clone::{Cloned, Forked, NamespaceFlags, clone_into, fork, unshare_user};
+pub use exec::{close_from, exec, exit};
+pub use lo::bring_up_loopback;
+pub use signals::{Signals, block, kill_all, reraise, reset};
