@@ -33,6 +33,9 @@ run_sshd() { exec "$(sshd_program)" -D -e -f "$1/sshd_config" 2>>"$1/log"; }
 
 sshd_is_up() { [ -s "$1/sshd.pid" ]; }
 
+# It listens, or it has ended: sshd_has_started DIR PID.
+sshd_has_started() { sshd_is_up "$1" || ! kill -0 "$2"; }
+
 # ssh_to DIR PORT USER [ssh options and command…]
 ssh_to() {
     local dir=$1 port=$2 user=$3
