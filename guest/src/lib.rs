@@ -8,6 +8,7 @@
 //! | name | what it is |
 //! |---|---|
 //! | `init` | process 1 of a container: reaps, forwards signals ([`init`]) |
+//! | `scp` | the far end of `scp -O` ([`scp`]) |
 //! | `sftp-server` | SFTP on standard input and output ([`sftp`]) |
 //! | `version` | prints the version |
 //!
@@ -15,6 +16,7 @@
 //! arguments and environment, and turns the returned status into its own.
 
 pub mod init;
+pub mod scp;
 pub mod sftp;
 
 use std::ffi::{OsStr, OsString};
@@ -41,20 +43,23 @@ pub fn run(
     let rest: Vec<OsString> = args.collect();
     match name.as_bytes() {
         b"init" => init::main(&rest, env),
+        b"scp" => scp::main(&rest),
         b"sftp-server" => sftp::main(&rest),
         b"version" | b"--version" => {
             let line = concat!("podspawn-guest ", env!("CARGO_PKG_VERSION"), "\n");
             u8::from(std::io::stdout().write_all(line.as_bytes()).is_err())
         }
         _ => {
-            complain("podspawn-guest: usage: podspawn-guest init|sftp-server|version [ARGUMENTS]");
+            complain(
+                "podspawn-guest: usage: podspawn-guest init|scp|sftp-server|version [ARGUMENTS]",
+            );
             USAGE
         }
     }
 }
 
 fn is_applet(name: &OsStr) -> bool {
-    matches!(name.as_bytes(), b"init" | b"sftp-server")
+    matches!(name.as_bytes(), b"init" | b"scp" | b"sftp-server")
 }
 
 fn basename(path: &OsStr) -> &OsStr {

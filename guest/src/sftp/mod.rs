@@ -33,6 +33,7 @@ use std::os::fd::AsFd;
 use options::Options;
 use policy::Policy;
 use server::Server;
+pub(crate) use server::retry;
 use wire::{MAX_PACKET, Out};
 
 /// Two packets of the greatest length, so that moving the rest of one to the front

@@ -366,7 +366,7 @@ pub(super) fn write_all(fd: BorrowedFd<'_>, mut data: &[u8], mut offset: u64) ->
 }
 
 /// Repeats a call that a signal interrupted.
-pub(super) fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+pub(crate) fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {
         match call() {
             Err(Errno::INTR) => {}
