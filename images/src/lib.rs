@@ -1,1 +1,14 @@
-//! Images.
+//! Images for podspawn: references, registries, and the store of unpacked layers.
+//!
+//! Synchronous for the caller. Nothing here prints, exits, or reads the environment; what is needed
+//! of the process (its user namespace, its ids) the caller has arranged before.
+
+pub mod digest;
+pub mod document;
+pub mod layer;
+pub mod limits;
+pub mod platform;
+pub mod progress;
+pub mod reference;
+pub mod store;
+mod tar;

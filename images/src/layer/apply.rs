@@ -1,0 +1,162 @@
+//! Applying a changeset: each entry of the archive, in order, to the layer's tree.
+
+use std::io::BufRead;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::SeekFrom;
+
+use super::path::{self, Role};
+use super::tree::{Tree, failed};
+use super::{Attributes, LayerFault, PathFault};
+use crate::limits::Limits;
+use crate::store::{Pending, Skipped};
+use crate::tar::{Entry, Extent, Kind, Reader};
+
+/// What came of an archive.
+pub(super) struct Applied {
+    pub(super) entries: u64,
+    pub(super) skipped: Skipped,
+    pub(super) pending: Pending,
+}
+
+/// Reads the archive to its end and creates what it says in `tree`.
+pub(super) fn apply(
+    content: impl BufRead,
+    mut tree: Tree,
+    limits: &Limits,
+) -> Result<Applied, LayerFault> {
+    let mut reader = Reader::new(content, limits.pax);
+    let mut entries = 0;
+    while let Some(entry) = reader.next().map_err(LayerFault::Archive)? {
+        entries += 1;
+        if entries > limits.entries {
+            return Err(LayerFault::Entries {
+                limit: limits.entries,
+            });
+        }
+        one(&mut reader, &mut tree, entry, limits)?;
+    }
+    reader.drain().map_err(LayerFault::Archive)?;
+    let (pending, skipped) = tree.finish()?;
+    Ok(Applied {
+        entries,
+        skipped,
+        pending,
+    })
+}
+
+fn one<R: BufRead>(
+    reader: &mut Reader<R>,
+    tree: &mut Tree,
+    entry: Entry,
+    limits: &Limits,
+) -> Result<(), LayerFault> {
+    let bad_name = |name: &[u8], fault: PathFault| LayerFault::Path {
+        name: String::from_utf8_lossy(&name[..name.len().min(300)]).into_owned(),
+        fault,
+    };
+    let path = path::clean(&entry.path, limits.depth).map_err(|f| bad_name(&entry.path, f))?;
+    match path::role(&path).map_err(|f| bad_name(&entry.path, f))? {
+        Role::Object => {}
+        Role::Aufs => return Ok(()),
+        Role::Opaque => return tree.opaque(path::split(&path).0),
+        Role::Whiteout(name) => {
+            let (parent, _) = path::split(&path);
+            let target = if parent.is_empty() {
+                name.to_vec()
+            } else {
+                [parent, name].join(&b'/')
+            };
+            return tree.whiteout(&target);
+        }
+    }
+    if path.is_empty() && entry.kind != Kind::Directory {
+        return Err(LayerFault::Entry {
+            path: "/".into(),
+            why: "the root can only be a directory".into(),
+        });
+    }
+    let attributes = Attributes {
+        mode: entry.mode,
+        uid: entry.uid,
+        gid: entry.gid,
+        mtime: entry.mtime,
+        xattrs: entry.xattrs,
+    };
+    match entry.kind {
+        Kind::Directory => tree.directory(&path, attributes),
+        Kind::File => {
+            let file = tree.file(&path, &attributes)?;
+            match &entry.sparse {
+                Some(map) => write_sparse(reader, &file, &path, map, entry.size)?,
+                None => write(reader, &file, &path)?,
+            }
+            tree.finish_file(&path, &file, &attributes)
+        }
+        Kind::Symlink => {
+            if entry.link.is_empty() || entry.link.len() > 4095 || entry.link.contains(&0) {
+                return Err(LayerFault::Entry {
+                    path: String::from_utf8_lossy(&path).into_owned(),
+                    why: "a symlink with an impossible target".into(),
+                });
+            }
+            tree.symlink(&path, &entry.link, &attributes)
+        }
+        Kind::HardLink => {
+            let target =
+                path::clean(&entry.link, limits.depth).map_err(|f| bad_name(&entry.link, f))?;
+            // A whiteout is no file, so it cannot be linked to.
+            match path::role(&target).map_err(|f| bad_name(&entry.link, f))? {
+                Role::Object => tree.hard_link(&path, &target),
+                _ => Err(bad_name(&entry.link, PathFault::Whiteout)),
+            }
+        }
+        Kind::Fifo => tree.fifo(&path, &attributes),
+        Kind::Device => tree.device(&path),
+    }
+}
+
+fn write<R: BufRead>(
+    reader: &mut Reader<R>,
+    file: &OwnedFd,
+    path: &[u8],
+) -> Result<(), LayerFault> {
+    copy(reader, file, path, u64::MAX)
+}
+
+/// Writes up to `count` bytes of the entry's content where the file is.
+fn copy<R: BufRead>(
+    reader: &mut Reader<R>,
+    file: &OwnedFd,
+    path: &[u8],
+    mut count: u64,
+) -> Result<(), LayerFault> {
+    while count > 0 {
+        let chunk = reader.content().map_err(LayerFault::Archive)?;
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        let some = usize::try_from(count)
+            .unwrap_or(usize::MAX)
+            .min(chunk.len());
+        let written = rustix::io::retry_on_intr(|| rustix::io::write(file, &chunk[..some]));
+        let written = written.map_err(failed("write", path))?;
+        reader.consume(written);
+        count -= written as u64;
+    }
+    Ok(())
+}
+
+fn write_sparse<R: BufRead>(
+    reader: &mut Reader<R>,
+    file: &OwnedFd,
+    path: &[u8],
+    map: &[Extent],
+    size: u64,
+) -> Result<(), LayerFault> {
+    for extent in map {
+        rustix::fs::seek(file, SeekFrom::Start(extent.offset)).map_err(failed("write", path))?;
+        copy(reader, file, path, extent.length)?;
+    }
+    rustix::fs::ftruncate(file, size).map_err(failed("write", path))
+}

@@ -1,0 +1,42 @@
+//! Decompression, strict about the end: whatever follows the last member or frame is an error.
+
+use std::io::{self, BufRead, Read};
+
+use super::Compression;
+
+/// A reader of the uncompressed archive in `blob`.
+pub(super) enum Decoder<B: BufRead> {
+    Plain(B),
+    Gzip(Box<flate2::bufread::MultiGzDecoder<B>>),
+    Zstd(Box<zstd::stream::read::Decoder<'static, B>>),
+}
+
+impl<B: BufRead> Decoder<B> {
+    pub(super) fn new(
+        blob: B,
+        compression: Compression,
+        zstd_window_log: u32,
+    ) -> io::Result<Decoder<B>> {
+        Ok(match compression {
+            Compression::None => Decoder::Plain(blob),
+            Compression::Gzip => {
+                Decoder::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(blob)))
+            }
+            Compression::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(blob)?;
+                decoder.window_log_max(zstd_window_log)?;
+                Decoder::Zstd(Box::new(decoder))
+            }
+        })
+    }
+}
+
+impl<B: BufRead> Read for Decoder<B> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Decoder::Plain(blob) => blob.read(out),
+            Decoder::Gzip(decoder) => decoder.read(out),
+            Decoder::Zstd(decoder) => decoder.read(out),
+        }
+    }
+}

@@ -1,0 +1,527 @@
+//! The files of one layer while it is unpacked: creating them beneath its root, and remembering
+//! which directories it has.
+//!
+//! What holds: every path given here is clean (`path::clean`); a directory is in `dirs` if and only
+//! if this layer made it and it is still there; directories have mode 0700 until [`Tree::finish`]
+//! gives them their own attributes, children before parents, so that neither modes nor times of
+//! parents are in the way.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::ops::Bound;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags};
+use rustix::io::Errno;
+
+use super::attributes::{Attributes, Owners};
+use super::{LayerFault, path};
+use crate::store::{self, Ownership, Pending, Skipped, StoreError};
+
+/// A directory of the layer.
+#[derive(Debug, Default)]
+struct Dir {
+    /// What the layer says of it; nothing if it only has files in it.
+    stated: Option<Attributes>,
+    /// Shows nothing of the layers below.
+    opaque: bool,
+    /// Replaces what the layers below have of that name, so it has nothing from them.
+    fresh: bool,
+    /// Has, or once had, whiteouts.
+    whiteouts: bool,
+}
+
+/// A layer being written.
+pub(crate) struct Tree {
+    root: Arc<OwnedFd>,
+    owners: Owners,
+    pub(crate) skipped: Skipped,
+    dirs: BTreeMap<Vec<u8>, Dir>,
+    /// Hard links to files that only earlier layers have; a whiteout holds their place.
+    links: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The directory that was used last.
+    last: Option<(Vec<u8>, Arc<OwnedFd>)>,
+    memory: usize,
+    limit: usize,
+}
+
+/// What is where something is to be created.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    Directory,
+    Whiteout,
+    Other(FileType),
+}
+
+fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
+
+fn refused(path: &[u8], why: impl Into<String>) -> LayerFault {
+    LayerFault::Entry {
+        path: shown(path),
+        why: why.into(),
+    }
+}
+
+/// For `map_err`: `action` failed on `path`.
+pub(super) fn failed<E: Into<io::Error>>(
+    action: &'static str,
+    path: &[u8],
+) -> impl FnOnce(E) -> LayerFault {
+    move |source| LayerFault::Write {
+        action,
+        path: shown(path),
+        source: source.into(),
+    }
+}
+
+fn c_name(name: &[u8]) -> CString {
+    // Paths are clean, and so without NUL.
+    CString::new(name).unwrap_or_default()
+}
+
+const OPAQUE: &str = "user.overlay.opaque";
+
+impl Tree {
+    /// Makes the root of a layer, `fs` in the staging directory `dir`, which is at `at`.
+    pub(crate) fn create(
+        dir: &OwnedFd,
+        at: &Path,
+        ownership: Ownership,
+        limit: usize,
+    ) -> Result<Tree, StoreError> {
+        let at = at.join("fs");
+        let make = || -> io::Result<OwnedFd> {
+            rustix::fs::mkdirat(dir, "fs", Mode::RWXU)?;
+            let root = rustix::fs::openat(dir, "fs", DIRECTORY, Mode::empty())?;
+            // Nothing of the directories above is to reach the files of the layer: neither their
+            // set-group-id bit nor their default access control list.
+            rustix::fs::fchmod(&root, Mode::RWXU)?;
+            rustix::fs::fchown(&root, None, Some(rustix::process::getegid()))?;
+            for acl in ["system.posix_acl_default", "system.posix_acl_access"] {
+                match rustix::fs::fremovexattr(&root, acl) {
+                    Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Ok(root)
+        };
+        let root = make().map_err(StoreError::io("make", &at))?;
+        Ok(Tree {
+            root: Arc::new(root),
+            owners: Owners::of_process(ownership),
+            skipped: Skipped::default(),
+            dirs: BTreeMap::from([(Vec::new(), Dir::default())]),
+            links: BTreeMap::new(),
+            last: None,
+            memory: 0,
+            limit,
+        })
+    }
+
+    fn remember(&mut self, bytes: usize) -> Result<(), LayerFault> {
+        // What a map entry costs besides its key.
+        self.memory += bytes + 160;
+        if self.memory > self.limit {
+            return Err(LayerFault::Memory { limit: self.limit });
+        }
+        Ok(())
+    }
+
+    /// Opens a directory of this layer.
+    fn open(&self, dir: &[u8]) -> Result<Arc<OwnedFd>, LayerFault> {
+        if dir.is_empty() {
+            return Ok(self.root.clone());
+        }
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        let opened = loop {
+            match rustix::fs::openat2(&*self.root, dir, DIRECTORY, Mode::empty(), resolve) {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                opened => break opened,
+            }
+        };
+        opened.map(Arc::new).map_err(failed("open", dir))
+    }
+
+    /// The directory that an entry goes into, made if the layer does not have it yet.
+    fn parent(&mut self, dir: &[u8]) -> Result<Arc<OwnedFd>, LayerFault> {
+        if let Some((last, fd)) = &self.last
+            && last == dir
+        {
+            return Ok(fd.clone());
+        }
+        if !self.dirs.contains_key(dir) {
+            let slashes = dir.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+            let ends: Vec<usize> = slashes.map(|(at, _)| at).chain([dir.len()]).collect();
+            for end in ends {
+                if !self.dirs.contains_key(&dir[..end]) {
+                    self.make_dir(&dir[..end], None)?;
+                }
+            }
+        }
+        let fd = self.open(dir)?;
+        self.last = Some((dir.to_vec(), fd.clone()));
+        Ok(fd)
+    }
+
+    fn stat(parent: &OwnedFd, name: &CString) -> Result<Option<Stat>, Errno> {
+        match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn find(parent: &OwnedFd, name: &CString, path: &[u8]) -> Result<Found, LayerFault> {
+        let stat = Tree::stat(parent, name).map_err(failed("look at", path))?;
+        let Some(stat) = stat else {
+            return Ok(Found::Nothing);
+        };
+        Ok(match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Found::Directory,
+            // Devices are never made, so this is one of ours.
+            FileType::CharacterDevice => Found::Whiteout,
+            other => Found::Other(other),
+        })
+    }
+
+    /// Removes what is at `path`, with all below.
+    fn clear(
+        &mut self,
+        parent: &OwnedFd,
+        name: &CString,
+        path: &[u8],
+    ) -> Result<Found, LayerFault> {
+        let found = Tree::find(parent, name, path)?;
+        match found {
+            Found::Nothing => return Ok(found),
+            Found::Directory => {
+                store::remove_at(parent.as_fd(), OsStr::from_bytes(name.as_bytes()))
+                    .map_err(failed("replace", path))?;
+                self.forget(path);
+            }
+            Found::Whiteout | Found::Other(_) => {
+                rustix::fs::unlinkat(parent, name, AtFlags::empty())
+                    .map_err(failed("replace", path))?;
+                self.links.remove(path);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Forgets a directory and all below.
+    fn forget(&mut self, path: &[u8]) {
+        self.last = None;
+        self.dirs.remove(path);
+        // Everything below has the prefix `path/`, and '0' follows '/'.
+        let (mut first, mut end) = (path.to_vec(), path.to_vec());
+        first.push(b'/');
+        end.push(b'0');
+        let range = (Bound::Included(first), Bound::Excluded(end));
+        let dirs: Vec<_> = self
+            .dirs
+            .range(range.clone())
+            .map(|(k, _)| k.clone())
+            .collect();
+        let links: Vec<_> = self.links.range(range).map(|(k, _)| k.clone()).collect();
+        dirs.iter().for_each(|path| drop(self.dirs.remove(path)));
+        links.iter().for_each(|path| drop(self.links.remove(path)));
+    }
+
+    /// A directory, stated with its attributes or implied by what is in it.
+    fn make_dir(&mut self, path: &[u8], stated: Option<Attributes>) -> Result<(), LayerFault> {
+        let xattrs = stated.iter().flat_map(|stated| &stated.xattrs);
+        let extra: usize = xattrs
+            .map(|(name, value)| name.len() + value.len() + 48)
+            .sum();
+        self.remember(path.len() + extra)?;
+        if let Some(dir) = self.dirs.get_mut(path) {
+            dir.stated = stated;
+            return Ok(());
+        }
+        let (parent_path, name) = path::split(path);
+        let (parent, name) = (self.parent(parent_path)?, c_name(name));
+        let mut dir = Dir {
+            stated,
+            ..Dir::default()
+        };
+        match rustix::fs::mkdirat(&*parent, &name, Mode::RWXU) {
+            Err(Errno::EXIST) => {
+                let found = Tree::find(&parent, &name, path)?;
+                if let Found::Other(kind) = found
+                    && dir.stated.is_none()
+                {
+                    let kind = if kind == FileType::Symlink {
+                        "a symlink"
+                    } else {
+                        "not a directory"
+                    };
+                    return Err(refused(
+                        path,
+                        format!("it is {kind} in this layer, and another entry goes through it"),
+                    ));
+                }
+                self.clear(&parent, &name, path)?;
+                rustix::fs::mkdirat(&*parent, &name, Mode::RWXU).map_err(failed("make", path))?;
+                // A changeset is applied entry by entry: what was there is gone for good.
+                (dir.opaque, dir.fresh) = (true, true);
+            }
+            made => made.map_err(failed("make", path))?,
+        }
+        self.dirs.insert(path.to_vec(), dir);
+        Ok(())
+    }
+
+    /// A directory that the layer states.
+    pub(crate) fn directory(
+        &mut self,
+        path: &[u8],
+        attributes: Attributes,
+    ) -> Result<(), LayerFault> {
+        self.make_dir(path, Some(attributes))
+    }
+
+    /// Creates something that is not a directory, after removing what is there.
+    fn create_new<T>(
+        &mut self,
+        path: &[u8],
+        create: impl Fn(&OwnedFd, &CString) -> Result<T, Errno>,
+    ) -> Result<(T, Arc<OwnedFd>, CString), LayerFault> {
+        let (parent_path, name) = path::split(path);
+        let (parent, name) = (self.parent(parent_path)?, c_name(name));
+        match create(&parent, &name) {
+            Err(Errno::EXIST) => {
+                self.clear(&parent, &name, path)?;
+                let made = create(&parent, &name).map_err(failed("make", path))?;
+                Ok((made, parent, name))
+            }
+            made => Ok((made.map_err(failed("make", path))?, parent, name)),
+        }
+    }
+
+    /// A new, empty file, to be given to [`Tree::finish_file`] when it is written.
+    pub(crate) fn file(
+        &mut self,
+        path: &[u8],
+        attributes: &Attributes,
+    ) -> Result<OwnedFd, LayerFault> {
+        let mode = self.owners.creation_mode(attributes);
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let create =
+            |parent: &OwnedFd, name: &CString| rustix::fs::openat(parent, name, flags, mode);
+        Ok(self.create_new(path, create)?.0)
+    }
+
+    /// Puts the attributes on a file that is written.
+    pub(crate) fn finish_file(
+        &mut self,
+        path: &[u8],
+        file: &OwnedFd,
+        attributes: &Attributes,
+    ) -> Result<(), LayerFault> {
+        self.owners
+            .finish_file(file.as_fd(), attributes, &mut self.skipped)
+            .map_err(failed("set the attributes of", path))
+    }
+
+    /// A symlink, whatever it points at.
+    pub(crate) fn symlink(
+        &mut self,
+        path: &[u8],
+        target: &[u8],
+        attributes: &Attributes,
+    ) -> Result<(), LayerFault> {
+        let target = c_name(target);
+        let create =
+            |parent: &OwnedFd, name: &CString| rustix::fs::symlinkat(&target, parent, name);
+        let ((), parent, name) = self.create_new(path, create)?;
+        self.owners
+            .finish_special(&*parent, &name, attributes, true, &mut self.skipped)
+            .map_err(failed("set the attributes of", path))
+    }
+
+    /// A named pipe.
+    pub(crate) fn fifo(&mut self, path: &[u8], attributes: &Attributes) -> Result<(), LayerFault> {
+        let create = |parent: &OwnedFd, name: &CString| {
+            rustix::fs::mknodat(parent, name, FileType::Fifo, Mode::RUSR, 0)
+        };
+        let ((), parent, name) = self.create_new(path, create)?;
+        self.owners
+            .finish_special(&*parent, &name, attributes, false, &mut self.skipped)
+            .map_err(failed("set the attributes of", path))
+    }
+
+    /// A device node is not made, but what the layer had there before is gone.
+    pub(crate) fn device(&mut self, path: &[u8]) -> Result<(), LayerFault> {
+        self.skipped.devices += 1;
+        let (parent, name) = path::split(path);
+        let (parent, name) = (self.parent(parent)?, c_name(name));
+        self.clear(&parent, &name, path).map(drop)
+    }
+
+    /// A hard link to another file of this layer, or of one below.
+    pub(crate) fn hard_link(&mut self, path: &[u8], target: &[u8]) -> Result<(), LayerFault> {
+        if path == target || target.is_empty() {
+            return Err(refused(path, "a hard link to itself or to the root"));
+        }
+        let (target_dir, target_name) = path::split(target);
+        if self.dirs.contains_key(target) {
+            return Err(refused(
+                path,
+                format!("a hard link to the directory {:?}", shown(target)),
+            ));
+        }
+        if self.dirs.contains_key(target_dir) {
+            let (from, name) = (self.open(target_dir)?, c_name(target_name));
+            match Tree::find(&from, &name, target)? {
+                Found::Other(_) => {
+                    let create = |parent: &OwnedFd, new: &CString| {
+                        rustix::fs::linkat(&*from, &name, parent, new, AtFlags::empty())
+                    };
+                    return self.create_new(path, create).map(drop);
+                }
+                // The place of a link that is itself to be completed.
+                Found::Whiteout if self.links.contains_key(target) => {
+                    let target = self.links[target].clone();
+                    return self.link_below(path, target);
+                }
+                Found::Whiteout => {
+                    return Err(refused(
+                        path,
+                        format!(
+                            "a hard link to {:?}, which this layer removes",
+                            shown(target)
+                        ),
+                    ));
+                }
+                Found::Nothing | Found::Directory => {}
+            }
+        }
+        // Only a layer below can have it, unless this one hides that.
+        let mut dir = target_dir;
+        loop {
+            match self.dirs.get(dir) {
+                Some(known) if known.opaque || known.fresh => {
+                    return Err(refused(
+                        path,
+                        format!("a hard link to {:?}, which does not exist", shown(target)),
+                    ));
+                }
+                Some(_) => {}
+                None => {
+                    let (above, name) = path::split(dir);
+                    if self.dirs.contains_key(above) {
+                        let found = Tree::find(&*self.open(above)?, &c_name(name), dir)?;
+                        if found != Found::Nothing {
+                            return Err(refused(
+                                path,
+                                format!(
+                                    "a hard link to {:?}, which is not below a directory",
+                                    shown(target)
+                                ),
+                            ));
+                        }
+                    }
+                }
+            }
+            if dir.is_empty() {
+                break;
+            }
+            dir = path::split(dir).0;
+        }
+        self.link_below(path, target.to_vec())
+    }
+
+    /// Notes a hard link that the stack must complete, and hides what is there until then.
+    fn link_below(&mut self, path: &[u8], target: Vec<u8>) -> Result<(), LayerFault> {
+        self.remember(path.len() + target.len())?;
+        self.make_whiteout(path)?;
+        self.links.insert(path.to_vec(), target);
+        Ok(())
+    }
+
+    fn make_whiteout(&mut self, path: &[u8]) -> Result<(), LayerFault> {
+        let create = |parent: &OwnedFd, name: &CString| {
+            rustix::fs::mknodat(parent, name, FileType::CharacterDevice, Mode::empty(), 0)
+        };
+        self.create_new(path, create)?;
+        if let Some(dir) = self.dirs.get_mut(path::split(path).0) {
+            dir.whiteouts = true;
+        }
+        Ok(())
+    }
+
+    /// `path` of the layers below is gone. What this layer has there stays, whichever comes first.
+    pub(crate) fn whiteout(&mut self, path: &[u8]) -> Result<(), LayerFault> {
+        if let Some(dir) = self.dirs.get_mut(path) {
+            (dir.opaque, dir.fresh) = (true, true);
+            return Ok(());
+        }
+        let (parent, name) = path::split(path);
+        let (parent, name) = (self.parent(parent)?, c_name(name));
+        match Tree::find(&parent, &name, path)? {
+            Found::Nothing => self.make_whiteout(path),
+            Found::Directory | Found::Whiteout | Found::Other(_) => Ok(()),
+        }
+    }
+
+    /// `path` shows nothing of the layers below.
+    pub(crate) fn opaque(&mut self, path: &[u8]) -> Result<(), LayerFault> {
+        self.parent(path)?;
+        if let Some(dir) = self.dirs.get_mut(path) {
+            dir.opaque = true;
+        }
+        Ok(())
+    }
+
+    /// Gives all directories their attributes. Returns what the stack must complete.
+    pub(crate) fn finish(mut self) -> Result<(Pending, Skipped), LayerFault> {
+        self.last = None;
+        let mut pending = Pending {
+            links: self
+                .links
+                .iter()
+                .map(|(p, t)| (p.clone(), t.clone()))
+                .collect(),
+            ..Pending::default()
+        };
+        // In order, a directory comes before what is in it.
+        let dirs = std::mem::take(&mut self.dirs);
+        let unstated = Attributes {
+            mode: 0o755,
+            ..Attributes::default()
+        };
+        for (path, dir) in dirs.into_iter().rev() {
+            let fd = self.open(&path)?;
+            if dir.opaque {
+                rustix::fs::fsetxattr(&*fd, OPAQUE, b"y", XattrFlags::empty())
+                    .map_err(failed("mark as opaque", &path))?;
+            }
+            let attributes = dir.stated.as_ref().unwrap_or(&unstated);
+            self.owners
+                .finish_dir(fd.as_fd(), attributes, &mut self.skipped)
+                .map_err(failed("set the attributes of", &path))?;
+            if dir.whiteouts {
+                pending.whiteouts.push(path.clone());
+            }
+            if dir.stated.is_none() && !dir.fresh {
+                pending.implied.push(path);
+            }
+        }
+        pending.implied.reverse();
+        pending.whiteouts.reverse();
+        Ok((pending, self.skipped))
+    }
+}
+
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
