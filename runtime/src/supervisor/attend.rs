@@ -9,8 +9,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::sockopt::socket_peercred;
 use rustix::net::{RecvFlags, SocketFlags, accept_with};
 use rustix::process::{Pid, WaitOptions, kill_process_group, wait};
 
@@ -225,7 +226,8 @@ impl Supervisor<'_> {
         let mut any = false;
         while let Ok(fd) = accept_with(&self.pod.listener, SocketFlags::CLOEXEC) {
             // The run directory keeps others out; this does too.
-            if socket_peercred(&fd).is_ok_and(|peer| peer.uid.as_raw() == self.spec.login.uid) {
+            // (Not rustix': a peer outside of this pid namespace has no pid.)
+            if getsockopt(&fd, PeerCredentials).is_ok_and(|peer| peer.uid() == self.spec.login.uid) {
                 self.sessions.push(Session { connection: Connection::from_fd(fd), attached: false, child: None });
                 any = true;
             }

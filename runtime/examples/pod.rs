@@ -1,0 +1,61 @@
+//! Development aid: `pod LOWER GUEST [COMMAND]` joins or creates a pod of plain
+//! directories, without the command line, configuration or store.
+#![allow(clippy::print_stderr)]
+use std::path::PathBuf;
+use std::time::Duration;
+
+use podspawn_runtime::idmap::IdMap;
+use podspawn_runtime::pod::{PodName, PodPaths, RunDir, attach_or_launch};
+use podspawn_runtime::session::{self, Action, Session};
+use podspawn_runtime::supervisor::{Login, PodImage, PodSpec, UserChoice};
+
+fn main() {
+    session::close_inherited();
+    let mut args = std::env::args().skip(1);
+    let lower = PathBuf::from(args.next().unwrap());
+    let guest = PathBuf::from(args.next().unwrap());
+    let action = args.next().map_or(Action::Shell, |c| Action::Command(c.into_bytes()));
+    let uid = rustix::process::getuid().as_raw();
+    let name = std::env::var("USER").unwrap_or_else(|_| "alice".into());
+    let login = Login { name: name.clone(), uid, gid: rustix::process::getgid().as_raw() };
+    let map = IdMap::of_user(&name, uid, login.gid).unwrap();
+    let run = RunDir::of_user(None, uid).unwrap();
+    let home = PathBuf::from(std::env::var("HOME").unwrap());
+    let paths = PodPaths::new(&run, &home.join("store"), PodName::default_pod());
+    let shells = vec![PathBuf::from("/bin/bash"), "/bin/sh".into()];
+    let spec_paths = paths.clone();
+    let attached = attach_or_launch::<std::io::Error>(&paths, || {
+        Ok(PodSpec {
+            paths: spec_paths,
+            map,
+            image: PodImage { reference: "dir".into(), config: Default::default(), lowers: vec![lower], lease: None },
+            guest,
+            terminfo: vec!["/lib/terminfo".into()],
+            login,
+            user: UserChoice::Login,
+            shells: shells.clone(),
+            grace_period: Duration::from_secs(5),
+        })
+    });
+    let attached = match attached {
+        Ok(a) => a,
+        Err(e) => {
+            eprintln!("podspawn: {}", podspawn_runtime::error::chain(&e));
+            std::process::exit(125)
+        }
+    };
+    let session = Session {
+        action,
+        env: session::pass_through(std::env::vars_os()),
+        terminal: rustix::termios::isatty(rustix::stdio::stdin()),
+        shells,
+        terminfo: 1,
+    };
+    match session::run(&attached, &session) {
+        Ok(ending) => ending.pass_on(),
+        Err(e) => {
+            eprintln!("podspawn: {}", podspawn_runtime::error::chain(&e));
+            std::process::exit(125)
+        }
+    }
+}
