@@ -3,12 +3,15 @@
 //! Synchronous for the caller. Nothing here prints, exits, or reads the environment; what is needed
 //! of the process (its user namespace, its ids) the caller has arranged before.
 
+pub mod credentials;
 pub mod digest;
 pub mod document;
 pub mod layer;
 pub mod limits;
 pub mod platform;
 pub mod progress;
+pub mod pull;
 pub mod reference;
+pub mod registry;
 pub mod store;
 mod tar;

@@ -30,15 +30,15 @@ pub fn host() -> Platform {
 /// Reads `linux/arm64` or `linux/arm64/v8`.
 pub fn parse(text: &str) -> Result<Platform, PlatformError> {
     let parts: Vec<&str> = text.split('/').collect();
-    let word = |part: &&str| {
+    let word = |part: &&str| -> bool {
         (1..=32).contains(&part.len())
             && part
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'.')
     };
     match parts.as_slice() {
-        [os, architecture] if parts.iter().all(|p| word(p)) => Ok(platform(os, architecture, None)),
-        [os, architecture, variant] if parts.iter().all(|p| word(p)) => {
+        [os, architecture] if parts.iter().all(word) => Ok(platform(os, architecture, None)),
+        [os, architecture, variant] if parts.iter().all(word) => {
             Ok(platform(os, architecture, Some(variant)))
         }
         _ => Err(PlatformError(text.chars().take(100).collect())),

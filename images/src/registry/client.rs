@@ -37,7 +37,6 @@ pub(super) struct Site {
 #[derive(Debug)]
 pub(crate) struct Manifest {
     pub bytes: Vec<u8>,
-    pub digest: Digest,
     /// The registry's Content-Type, without parameters.
     pub media_type: Option<String>,
 }
@@ -103,12 +102,8 @@ impl Registry {
                 .http
                 .read(&host, answer.response, max, "manifest")
                 .await?;
-            let digest = verify(&host, &bytes, digest, stated.as_deref())?;
-            Ok(Manifest {
-                bytes,
-                digest,
-                media_type,
-            })
+            verify(&host, &bytes, digest, stated.as_deref())?;
+            Ok(Manifest { bytes, media_type })
         })
         .await
     }
@@ -239,21 +234,8 @@ impl Site {
                 return settled;
             }
         };
-        let answer = self.get_by(http, second, path, headers).await;
-        match answer {
-            Err(e) if matches!(e.kind, FailureKind::Connection | FailureKind::Stalled) => {
-                Err(error)
-            }
-            // A certificate that is not believed is what stands in the way,
-            // not that plain http got no answer; unless that is all we get.
-            Err(e)
-                if e.kind == FailureKind::Tls
-                    && error.kind == FailureKind::Connection
-                    && !e.message.contains("Certificate")
-                    && !e.message.contains("certificate") =>
-            {
-                Err(error)
-            }
+        match self.get_by(http, second, path, headers).await {
+            Err(second) if !more_telling(&second) => Err(error),
             settled => {
                 let _ = self.scheme.set(second);
                 settled
@@ -345,13 +327,23 @@ fn speaks_otherwise(scheme: &str, error: &RequestError) -> bool {
     }
 }
 
-/// The digest of `bytes`, which must be the wanted one and the one the registry states.
+/// Whether the second scheme's failure says more than the first's: not when
+/// nobody answered, or answered in something that is not TLS.
+fn more_telling(second: &RequestError) -> bool {
+    match second.kind {
+        FailureKind::Connection | FailureKind::Stalled => false,
+        FailureKind::Tls => second.message.contains("peer certificate"),
+        _ => true,
+    }
+}
+
+/// The digest of `bytes` must be the wanted one and the one the registry states.
 fn verify(
     host: &str,
     bytes: &[u8],
     wanted: Option<&Digest>,
     stated: Option<&str>,
-) -> Result<Digest, RequestError> {
+) -> Result<(), RequestError> {
     let compute = |like: &Digest| {
         let mut hasher = Hasher::new(like.algorithm());
         hasher.update(bytes);
@@ -378,10 +370,7 @@ fn verify(
             return Err(wrong_content(host, &message));
         }
     }
-    Ok(match wanted {
-        Some(wanted) => wanted.clone(),
-        None => Digest::of(bytes),
-    })
+    Ok(())
 }
 
 fn wrong_content(host: &str, why: &str) -> RequestError {

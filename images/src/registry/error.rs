@@ -145,7 +145,7 @@ impl RequestError {
 pub(crate) struct AddressRefused(pub String);
 
 /// Looks for a `T` among the causes, inside I/O errors too.
-fn find<'a, T: std::error::Error + 'static>(error: &'a reqwest::Error) -> Option<&'a T> {
+fn find<T: std::error::Error + 'static>(error: &reqwest::Error) -> Option<&T> {
     let mut next = error.source();
     while let Some(cause) = next {
         if let Some(found) = cause.downcast_ref::<T>() {

@@ -40,6 +40,6 @@ mod tls;
 pub use config::{HostConfig, MirrorError, ProxyConfig, RegistryConfig, RetryPolicy, Timeouts};
 pub use error::FailureKind;
 
-pub(crate) use blob::{BlobReader, pipe};
-pub(crate) use client::{Manifest, Registry};
+pub(crate) use blob::{BlobWriter, pipe};
+pub(crate) use client::Registry;
 pub(crate) use error::{RequestError, visible};
