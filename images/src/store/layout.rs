@@ -75,6 +75,31 @@ fn escape(name: &str) -> String {
     escaped
 }
 
+/// Opens the store below `root` from outside of the pod's user namespace; `None` where there is
+/// none. `container_root` is what the ids 0 and 0 of that namespace are here.
+pub(crate) fn open_outside(
+    root: &Path,
+    ownership: Ownership,
+    container_root: (u32, u32),
+) -> Result<Option<Layout>, StoreError> {
+    let root = match fs::canonicalize(root) {
+        Ok(root) => root,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StoreError::io("open the store", root)(error)),
+    };
+    check_root(&root)?;
+    let layout = Layout {
+        v1: root.join("v1"),
+    };
+    let marker = layout.v1.join("format");
+    match fs::read(&marker) {
+        Ok(text) => check_format(&root, &marker, &text, ownership, container_root)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StoreError::io("read", &marker)(error)),
+    }
+    Ok(Some(layout))
+}
+
 /// Opens the store below `root`, making it where there is none.
 pub(crate) fn open(root: &Path, ownership: Ownership) -> Result<Layout, StoreError> {
     let mut builder = fs::DirBuilder::new();
@@ -89,11 +114,11 @@ pub(crate) fn open(root: &Path, ownership: Ownership) -> Result<Layout, StoreErr
     };
     let marker = layout.v1.join("format");
     match fs::read(&marker) {
-        Ok(text) => check_format(&root, &marker, &text, ownership)?,
+        Ok(text) => check_format(&root, &marker, &text, ownership, (0, 0))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             create(&root, &layout, ownership)?;
             let text = fs::read(&marker).map_err(StoreError::io("read", &marker))?;
-            check_format(&root, &marker, &text, ownership)?;
+            check_format(&root, &marker, &text, ownership, (0, 0))?;
         }
         Err(error) => return Err(StoreError::io("read", &marker)(error)),
     }
@@ -131,6 +156,7 @@ fn check_format(
     marker: &Path,
     text: &[u8],
     ownership: Ownership,
+    container_root: (u32, u32),
 ) -> Result<(), StoreError> {
     let text = String::from_utf8_lossy(text);
     let mut lines = text.lines();
@@ -162,7 +188,7 @@ fn check_format(
     if ownership == Ownership::Mapped {
         // Container root owns the marker: seen under another map, somebody else does.
         let meta = fs::metadata(marker).map_err(StoreError::io("look at", marker))?;
-        if (meta.uid(), meta.gid()) != (0, 0) {
+        if (meta.uid(), meta.gid()) != container_root {
             return Err(StoreError::IdMap { path: root.into() });
         }
     }
@@ -206,7 +232,7 @@ fn create(root: &Path, layout: &Layout, ownership: Ownership) -> Result<(), Stor
             .write(true)
             .create(true)
             .truncate(true)
-            .mode(0o600)
+            .mode(0o644)
             .open(&staged)?;
         file.write_all(format!("{FORMAT}\nownership {}\n", ownership.word()).as_bytes())?;
         if ownership == Ownership::Mapped {

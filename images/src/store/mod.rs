@@ -158,6 +158,24 @@ impl Store {
         })
     }
 
+    /// Opens the store in `root` to look images up, from outside of the pod's user namespace: a
+    /// login need not enter one for that. `None` where there is no store. `container_root` is what
+    /// user and group 0 of the namespace are here; it has no meaning for [`Ownership::Single`].
+    pub fn open_outside(
+        root: &Path,
+        ownership: Ownership,
+        container_root: (u32, u32),
+    ) -> Result<Option<Store>, StoreError> {
+        let layout = layout::open_outside(root, ownership, container_root)?;
+        Ok(layout.map(|layout| Store {
+            inner: Arc::new(Inner {
+                layout,
+                ownership,
+                claims: Claims::default(),
+            }),
+        }))
+    }
+
     /// The image that `name` names here. Reads three small files.
     pub fn image(&self, name: &Reference) -> Result<Option<Image>, StoreError> {
         // Between reading the name and locking the image, it may be moved and the old image go.
