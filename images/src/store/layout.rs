@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -232,9 +232,10 @@ fn create(root: &Path, layout: &Layout, ownership: Ownership) -> Result<(), Stor
             .write(true)
             .create(true)
             .truncate(true)
-            .mode(0o644)
             .open(&staged)?;
         file.write_all(format!("{FORMAT}\nownership {}\n", ownership.word()).as_bytes())?;
+        // Whatever the umask: `open_outside` reads it as another user than container root.
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
         if ownership == Ownership::Mapped {
             std::os::unix::fs::fchown(&file, Some(0), Some(0))?;
         }
