@@ -14,10 +14,16 @@ fn main() {
     let mut args = std::env::args().skip(1);
     let lower = PathBuf::from(args.next().unwrap());
     let guest = PathBuf::from(args.next().unwrap());
-    let action = args.next().map_or(Action::Shell, |c| Action::Command(c.into_bytes()));
+    let action = args
+        .next()
+        .map_or(Action::Shell, |c| Action::Command(c.into_bytes()));
     let uid = rustix::process::getuid().as_raw();
     let name = std::env::var("USER").unwrap_or_else(|_| "alice".into());
-    let login = Login { name: name.clone(), uid, gid: rustix::process::getgid().as_raw() };
+    let login = Login {
+        name: name.clone(),
+        uid,
+        gid: rustix::process::getgid().as_raw(),
+    };
     let map = IdMap::of_user(&name, uid, login.gid).unwrap();
     let run = RunDir::of_user(None, uid).unwrap();
     let home = PathBuf::from(std::env::var("HOME").unwrap());
@@ -28,7 +34,12 @@ fn main() {
         Ok(PodSpec {
             paths: spec_paths,
             map,
-            image: PodImage { reference: "dir".into(), config: Default::default(), lowers: vec![lower], lease: None },
+            image: PodImage {
+                reference: "dir".into(),
+                config: Default::default(),
+                lowers: vec![lower],
+                lease: None,
+            },
             guest,
             terminfo: vec!["/lib/terminfo".into()],
             login,

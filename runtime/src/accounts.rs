@@ -23,7 +23,9 @@ pub fn accounts(passwd: &[u8]) -> impl Iterator<Item = Account> + '_ {
     passwd.split(|b| *b == b'\n').filter_map(|line| {
         let line = std::str::from_utf8(line).ok()?;
         let fields: Vec<&str> = line.split(':').collect();
-        let [name, _, uid, gid, _, home, shell] = fields[..] else { return None };
+        let [name, _, uid, gid, _, home, shell] = fields[..] else {
+            return None;
+        };
         if name.is_empty() {
             return None;
         }
@@ -43,7 +45,9 @@ pub fn groups_of(group: &[u8], user: &str) -> Vec<u32> {
     let lines = group.split(|b| *b == b'\n').filter_map(|line| {
         let line = std::str::from_utf8(line).ok()?;
         let fields: Vec<&str> = line.split(':').collect();
-        let [_, _, gid, members] = fields[..] else { return None };
+        let [_, _, gid, members] = fields[..] else {
+            return None;
+        };
         if !members.split(',').any(|m| m == user) {
             return None;
         }
@@ -74,7 +78,13 @@ pub fn with_account(passwd: &[u8], account: &Account) -> Option<Vec<u8>> {
     if first.as_ref() == Some(account) {
         return None;
     }
-    let Account { name, uid, gid, home, shell } = account;
+    let Account {
+        name,
+        uid,
+        gid,
+        home,
+        shell,
+    } = account;
     let line = format!("{name}:x:{uid}:{gid}:{name}:{home}:{shell}\n");
     Some(insert(passwd, line.as_bytes(), |fields| {
         fields.first().is_some_and(|n| *n == name.as_bytes()) || is(fields.get(2), *uid)
@@ -93,11 +103,16 @@ pub fn with_group(group: &[u8], name: &str, gid: u32) -> Option<Vec<u8>> {
         return None;
     }
     let line = format!("{name}:x:{gid}:\n");
-    Some(insert(group, line.as_bytes(), |fields| fields.first().is_some_and(|n| *n == name.as_bytes())))
+    Some(insert(group, line.as_bytes(), |fields| {
+        fields.first().is_some_and(|n| *n == name.as_bytes())
+    }))
 }
 
 fn is(field: Option<&&[u8]>, id: u32) -> bool {
-    field.and_then(|f| std::str::from_utf8(f).ok()).and_then(|f| f.parse::<u32>().ok()) == Some(id)
+    field
+        .and_then(|f| std::str::from_utf8(f).ok())
+        .and_then(|f| f.parse::<u32>().ok())
+        == Some(id)
 }
 
 /// Inserts `new` before the first line that `conflicts`, or at the end.
@@ -127,10 +142,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/bash\nubuntu:x:1000:1000:Ubuntu:/home/ubuntu:/bin/bash\n";
+    const PASSWD: &[u8] =
+        b"root:x:0:0:root:/root:/bin/bash\nubuntu:x:1000:1000:Ubuntu:/home/ubuntu:/bin/bash\n";
 
     fn alice() -> Account {
-        Account { name: "alice".into(), uid: 1000, gid: 1000, home: "/home/alice".into(), shell: "/bin/sh".into() }
+        Account {
+            name: "alice".into(),
+            uid: 1000,
+            gid: 1000,
+            home: "/home/alice".into(),
+            shell: "/bin/sh".into(),
+        }
     }
 
     #[test]
@@ -138,7 +160,9 @@ mod tests {
         let new = with_account(PASSWD, &alice()).unwrap();
         let text = String::from_utf8(new.clone()).unwrap();
         assert_eq!(
-            text.lines().map(|l| l.split(':').next().unwrap()).collect::<Vec<_>>(),
+            text.lines()
+                .map(|l| l.split(':').next().unwrap())
+                .collect::<Vec<_>>(),
             ["root", "alice", "ubuntu"]
         );
         assert_eq!(with_account(&new, &alice()), None);
@@ -148,7 +172,10 @@ mod tests {
     fn a_file_without_a_last_newline_stays_whole() {
         let new = with_account(b"root:x:0:0:root:/root:/bin/sh", &alice()).unwrap();
         assert_eq!(accounts(&new).count(), 2);
-        assert_eq!(accounts(&with_account(b"", &alice()).unwrap()).next(), Some(alice()));
+        assert_eq!(
+            accounts(&with_account(b"", &alice()).unwrap()).next(),
+            Some(alice())
+        );
     }
 
     #[test]
@@ -159,7 +186,11 @@ mod tests {
         assert_eq!(group_id(group, "99"), Some(99));
         assert_eq!(group_id(group, "nobody"), None);
         assert_eq!(with_group(group, "x", 27), None);
-        assert!(with_group(group, "x", 1234).unwrap().ends_with(b"x:x:1234:\n"));
+        assert!(
+            with_group(group, "x", 1234)
+                .unwrap()
+                .ends_with(b"x:x:1234:\n")
+        );
     }
 
     proptest! {

@@ -81,24 +81,42 @@ impl Allotment {
             if !kept && u64::from(inside) + u64::from(count) > u64::from(id) {
                 let before = id - inside;
                 if before > 0 {
-                    extents.push(Extent { inside, outside, count: before });
+                    extents.push(Extent {
+                        inside,
+                        outside,
+                        count: before,
+                    });
                 }
-                extents.push(Extent { inside: id, outside: id, count: 1 });
+                extents.push(Extent {
+                    inside: id,
+                    outside: id,
+                    count: 1,
+                });
                 kept = true;
                 outside += before;
                 count -= before;
                 // The last id has nothing above it.
-                let Some(next) = id.checked_add(1) else { return extents };
+                let Some(next) = id.checked_add(1) else {
+                    return extents;
+                };
                 inside = next;
             }
             let count = count.min(u32::MAX - inside);
             if count > 0 {
-                extents.push(Extent { inside, outside, count });
+                extents.push(Extent {
+                    inside,
+                    outside,
+                    count,
+                });
                 inside += count;
             }
         }
         if !kept {
-            extents.push(Extent { inside: id, outside: id, count: 1 });
+            extents.push(Extent {
+                inside: id,
+                outside: id,
+                count: 1,
+            });
         }
         extents
     }
@@ -122,15 +140,26 @@ impl IdMap {
         if subuids.is_empty() || subgids.is_empty() {
             return Self::single(uid, gid);
         }
-        Self { uids: subuids.map_around(uid), gids: subgids.map_around(gid) }
+        Self {
+            uids: subuids.map_around(uid),
+            gids: subgids.map_around(gid),
+        }
     }
 
     /// The map of one user and one group id.
     #[must_use]
     pub fn single(uid: u32, gid: u32) -> Self {
         Self {
-            uids: vec![Extent { inside: uid, outside: uid, count: 1 }],
-            gids: vec![Extent { inside: gid, outside: gid, count: 1 }],
+            uids: vec![Extent {
+                inside: uid,
+                outside: uid,
+                count: 1,
+            }],
+            gids: vec![Extent {
+                inside: gid,
+                outside: gid,
+                count: 1,
+            }],
         }
     }
 
@@ -140,7 +169,12 @@ impl IdMap {
     ///
     /// When one of the files exists and cannot be read.
     pub fn of_user(name: &str, uid: u32, gid: u32) -> Result<Self, IdMapError> {
-        Ok(Self::new(uid, gid, &read("/etc/subuid", name, uid)?, &read("/etc/subgid", name, uid)?))
+        Ok(Self::new(
+            uid,
+            gid,
+            &read("/etc/subuid", name, uid)?,
+            &read("/etc/subgid", name, uid)?,
+        ))
     }
 
     /// Whether only the user's own id is mapped.
@@ -163,7 +197,9 @@ impl IdMap {
 }
 
 fn contains(extents: &[Extent], id: u32) -> bool {
-    extents.iter().any(|e| id.checked_sub(e.inside).is_some_and(|n| n < e.count))
+    extents
+        .iter()
+        .any(|e| id.checked_sub(e.inside).is_some_and(|n| n < e.count))
 }
 
 /// Why a user namespace could not be set up.
@@ -197,15 +233,24 @@ pub enum IdMapError {
     #[error("cannot write the id map of the user namespace")]
     Write(#[source] io::Error),
     /// No user namespace could be made.
-    #[error("cannot create a user namespace; this host may forbid them to users (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns)")]
+    #[error(
+        "cannot create a user namespace; this host may forbid them to users (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns)"
+    )]
     Unshare(#[source] io::Error),
 }
 
 fn read(path: &str, name: &str, uid: u32) -> Result<Allotment, IdMapError> {
     match std::fs::read(path) {
-        Ok(bytes) => Ok(Allotment::parse(&String::from_utf8_lossy(&bytes), name, uid)),
+        Ok(bytes) => Ok(Allotment::parse(
+            &String::from_utf8_lossy(&bytes),
+            name,
+            uid,
+        )),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Allotment::default()),
-        Err(source) => Err(IdMapError::Read { path: path.into(), source }),
+        Err(source) => Err(IdMapError::Read {
+            path: path.into(),
+            source,
+        }),
     }
 }
 
@@ -242,13 +287,20 @@ fn start(program: &'static str, pid: Pid, extents: &[Extent]) -> Result<Child, I
     for e in extents {
         command.args([e.inside, e.outside, e.count].map(|n| n.to_string()));
     }
-    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    command.spawn().map_err(|source| IdMapError::Helper { program, source })
+    command
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    command
+        .spawn()
+        .map_err(|source| IdMapError::Helper { program, source })
 }
 
 fn finish(program: &'static str, child: Child) -> Result<(), IdMapError> {
-    let output =
-        child.wait_with_output().map_err(|source| IdMapError::Helper { program, source })?;
+    let output = child
+        .wait_with_output()
+        .map_err(|source| IdMapError::Helper { program, source })?;
     if output.status.success() {
         return Ok(());
     }
@@ -315,8 +367,12 @@ mod tests {
 
     #[test]
     fn ranges_are_found_by_name_and_by_number() {
-        let text = "alice:100000:65536\n# x\nbob:165536:65536\n1000:300000:10\nalice:1:2:3\nalice:x:1\n";
-        assert_eq!(Allotment::parse(text, "alice", 1000).0, [(100_000, 65_536), (300_000, 10)]);
+        let text =
+            "alice:100000:65536\n# x\nbob:165536:65536\n1000:300000:10\nalice:1:2:3\nalice:x:1\n";
+        assert_eq!(
+            Allotment::parse(text, "alice", 1000).0,
+            [(100_000, 65_536), (300_000, 10)]
+        );
         assert_eq!(Allotment::parse(text, "carol", 7).0, []);
     }
 
@@ -326,9 +382,21 @@ mod tests {
         assert_eq!(
             map,
             [
-                Extent { inside: 0, outside: 100_000, count: 1000 },
-                Extent { inside: 1000, outside: 1000, count: 1 },
-                Extent { inside: 1001, outside: 101_000, count: 64_536 },
+                Extent {
+                    inside: 0,
+                    outside: 100_000,
+                    count: 1000
+                },
+                Extent {
+                    inside: 1000,
+                    outside: 1000,
+                    count: 1
+                },
+                Extent {
+                    inside: 1001,
+                    outside: 101_000,
+                    count: 64_536
+                },
             ]
         );
     }
@@ -339,8 +407,16 @@ mod tests {
         assert_eq!(
             map,
             [
-                Extent { inside: 0, outside: 100_000, count: 65_536 },
-                Extent { inside: 2_000_000, outside: 2_000_000, count: 1 },
+                Extent {
+                    inside: 0,
+                    outside: 100_000,
+                    count: 65_536
+                },
+                Extent {
+                    inside: 2_000_000,
+                    outside: 2_000_000,
+                    count: 1
+                },
             ]
         );
     }

@@ -16,6 +16,7 @@ pub mod error;
 pub mod guest;
 pub mod idmap;
 pub mod pod;
+pub mod process;
 pub mod rootfs;
 pub mod session;
 pub mod supervisor;

@@ -13,8 +13,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchmod, fchown, fstat, mkdirat, openat, openat2, renameat, symlinkat,
-    unlinkat,
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchmod, fchown, fstat, mkdirat,
+    openat, openat2, renameat, symlinkat, unlinkat,
 };
 
 /// Largest file that is read, in bytes.
@@ -64,11 +64,18 @@ impl Rootfs {
         // A FIFO would block, a device could do anything.
         let fd = match self.resolve(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
             Ok(fd) => fd,
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => return Ok(None),
+            Err(
+                rustix::io::Errno::NOENT
+                | rustix::io::Errno::NOTDIR
+                | rustix::io::Errno::LOOP
+                | rustix::io::Errno::NXIO,
+            ) => return Ok(None),
             Err(e) => return Err(e.into()),
         };
         let stat = fstat(&fd)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_size.cast_unsigned() > MAX_FILE {
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
+            || stat.st_size.cast_unsigned() > MAX_FILE
+        {
             return Ok(None);
         }
         let mut bytes = Vec::new();
@@ -79,9 +86,12 @@ impl Rootfs {
     /// Whether `path` leads to a file that somebody may execute.
     #[must_use]
     pub fn is_executable(&self, path: &Path) -> bool {
-        self.resolve(path, OFlags::PATH).and_then(|fd| fstat(&fd)).is_ok_and(|stat| {
-            FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_mode & 0o111 != 0
-        })
+        self.resolve(path, OFlags::PATH)
+            .and_then(|fd| fstat(&fd))
+            .is_ok_and(|stat| {
+                FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+                    && stat.st_mode & 0o111 != 0
+            })
     }
 
     /// Whether `path` leads to anything.
@@ -135,7 +145,8 @@ impl Rootfs {
         new.extend_from_slice(name.as_bytes());
         let new = OsStr::from_bytes(&new);
         let _ = unlinkat(&dir, new, AtFlags::empty());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(&dir, new, flags, Mode::from_raw_mode(0o600))?;
         set(&fd, own)?;
         File::from(fd).write_all(bytes)?;
@@ -159,8 +170,12 @@ impl Rootfs {
     /// is missing. At most `limit`.
     #[must_use]
     pub fn files_in(&self, path: &Path, limit: usize) -> Vec<std::ffi::OsString> {
-        let Ok(dir) = self.resolve(path, OFlags::RDONLY | OFlags::DIRECTORY) else { return Vec::new() };
-        let Ok(entries) = rustix::fs::Dir::read_from(&dir) else { return Vec::new() };
+        let Ok(dir) = self.resolve(path, OFlags::RDONLY | OFlags::DIRECTORY) else {
+            return Vec::new();
+        };
+        let Ok(entries) = rustix::fs::Dir::read_from(&dir) else {
+            return Vec::new();
+        };
         entries
             .flatten()
             .filter(|e| e.file_type() == FileType::RegularFile)
@@ -188,8 +203,14 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    const PLAIN: Ownership = Ownership { owner: None, mode: 0o644 };
-    const DIR: Ownership = Ownership { owner: None, mode: 0o755 };
+    const PLAIN: Ownership = Ownership {
+        owner: None,
+        mode: 0o644,
+    };
+    const DIR: Ownership = Ownership {
+        owner: None,
+        mode: 0o755,
+    };
 
     #[test]
     fn an_image_cannot_lead_outside() {
@@ -203,12 +224,19 @@ mod tests {
         let rootfs = Rootfs::open(&root).unwrap();
         assert_eq!(rootfs.read(Path::new("/etc/passwd")).unwrap(), None);
         assert_eq!(rootfs.read(Path::new("/etc/group")).unwrap(), None);
-        rootfs.replace(Path::new("/etc/passwd"), b"new", PLAIN).unwrap();
-        rootfs.replace(Path::new("/up/secret"), b"inside", PLAIN).unwrap();
+        rootfs
+            .replace(Path::new("/etc/passwd"), b"new", PLAIN)
+            .unwrap();
+        rootfs
+            .replace(Path::new("/up/secret"), b"inside", PLAIN)
+            .unwrap();
         rootfs.make_dir(Path::new("/up/etc/x/y"), DIR, DIR).unwrap();
         assert_eq!(std::fs::read(host.path().join("secret")).unwrap(), b"host");
         assert_eq!(std::fs::read(root.join("secret")).unwrap(), b"inside");
-        assert_eq!(rootfs.read(Path::new("/etc/passwd")).unwrap().unwrap(), b"new");
+        assert_eq!(
+            rootfs.read(Path::new("/etc/passwd")).unwrap().unwrap(),
+            b"new"
+        );
         assert!(root.join("etc/x/y").is_dir());
     }
 
@@ -216,8 +244,18 @@ mod tests {
     fn only_small_regular_files_are_read() {
         let dir = tempfile::tempdir().unwrap();
         let rootfs = Rootfs::open(dir.path()).unwrap();
-        rustix::fs::mknodat(rustix::fs::CWD, dir.path().join("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
-        File::create(dir.path().join("huge")).unwrap().set_len(MAX_FILE + 1).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            dir.path().join("fifo"),
+            FileType::Fifo,
+            Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        File::create(dir.path().join("huge"))
+            .unwrap()
+            .set_len(MAX_FILE + 1)
+            .unwrap();
         for name in ["/fifo", "/huge", "/", "/missing"] {
             assert_eq!(rootfs.read(Path::new(name)).unwrap(), None, "{name}");
         }

@@ -43,8 +43,12 @@ impl Connection {
     ///
     /// Those of `socketpair(2)`.
     pub fn pair() -> io::Result<(Self, Self)> {
-        let (a, b) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (a, b) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
         Ok((Self(a), Self(b)))
     }
 
@@ -54,7 +58,12 @@ impl Connection {
     ///
     /// `ENOENT` and `ECONNREFUSED` mean that nobody is there.
     pub fn connect(path: &Path) -> io::Result<Self> {
-        let fd = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let fd = socket_with(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
         rustix::net::connect(&fd, &SocketAddrUnix::new(path)?)?;
         Ok(Self(fd))
     }
@@ -77,7 +86,12 @@ impl Connection {
         if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
             return Err(io::Error::other("too many descriptors for one message"));
         }
-        sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
+        sendmsg(
+            &self.0,
+            &[IoSlice::new(&bytes)],
+            &mut ancillary,
+            SendFlags::NOSIGNAL,
+        )?;
         Ok(())
     }
 
@@ -95,7 +109,12 @@ impl Connection {
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let got = loop {
             let mut parts = [IoSliceMut::new(&mut bytes)];
-            match recvmsg(&self.0, &mut parts, &mut ancillary, flags | RecvFlags::CMSG_CLOEXEC) {
+            match recvmsg(
+                &self.0,
+                &mut parts,
+                &mut ancillary,
+                flags | RecvFlags::CMSG_CLOEXEC,
+            ) {
                 Ok(got) => break got,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::CONNRESET) => return Err(ConnectionError::Closed),
@@ -128,7 +147,10 @@ impl Connection {
     ) -> Result<(M, Vec<OwnedFd>), ConnectionError> {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
-        let limit = Timespec { tv_sec: seconds.cast_signed(), tv_nsec: 0 };
+        let limit = Timespec {
+            tv_sec: seconds.cast_signed(),
+            tv_nsec: 0,
+        };
         loop {
             match poll(&mut fds, Some(&limit)) {
                 Ok(0) => return Err(ConnectionError::TimedOut(seconds)),

@@ -7,7 +7,8 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::{
-    Connection, ConnectionError, Lock, LockMode, PROTOCOL, PathsError, PodInfo, PodPaths, Reply, Request,
+    Connection, ConnectionError, Lock, LockMode, PROTOCOL, PathsError, PodInfo, PodPaths, Reply,
+    Request,
 };
 use crate::supervisor::{LaunchError, PodSpec, launch};
 
@@ -124,10 +125,14 @@ fn look(run: &OwnedFd) -> Result<Option<Attached>, FindError> {
 
 fn greet(connection: Connection) -> Result<Attached, FindError> {
     match connection.receive_within::<Reply>(ANSWER)? {
-        (Reply::Attached(info), mut fds) if fds.len() == 1 => {
-            Ok(Attached { info: *info, init: fds.remove(0), connection })
-        }
-        (Reply::Attached(_), _) => Err(FindError::Refused("the pod's supervisor sent no handle of the container".into())),
+        (Reply::Attached(info), mut fds) if fds.len() == 1 => Ok(Attached {
+            info: *info,
+            init: fds.remove(0),
+            connection,
+        }),
+        (Reply::Attached(_), _) => Err(FindError::Refused(
+            "the pod's supervisor sent no handle of the container".into(),
+        )),
         (Reply::Failed { why }, _) => Err(FindError::Refused(why)),
     }
 }

@@ -23,7 +23,10 @@ impl PodName {
     /// The name as a host name, which has no `_` (RFC 1123).
     #[must_use]
     pub fn host_name(&self) -> String {
-        self.0.replace('_', "-").trim_end_matches(['-', '.']).to_owned()
+        self.0
+            .replace('_', "-")
+            .trim_end_matches(['-', '.'])
+            .to_owned()
     }
 }
 
@@ -46,8 +49,14 @@ impl FromStr for PodName {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let fits = (1..=63).contains(&text.len())
             && text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b));
-        if fits { Ok(Self(text.into())) } else { Err(InvalidPodName(text.chars().take(80).collect())) }
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b));
+        if fits {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidPodName(text.chars().take(80).collect()))
+        }
     }
 }
 
@@ -57,7 +66,18 @@ mod tests {
 
     #[test]
     fn names_that_could_leave_their_directory_are_refused() {
-        for bad in ["", ".", "..", "a/b", "-x", ".x", "A", "a b", "a\n", &"x".repeat(64)] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "-x",
+            ".x",
+            "A",
+            "a b",
+            "a\n",
+            &"x".repeat(64),
+        ] {
             assert!(bad.parse::<PodName>().is_err(), "{bad:?}");
         }
         for good in ["default", "0", "web.api_2-x", &"x".repeat(63)] {

@@ -35,7 +35,9 @@ pub enum PathsError {
         source: io::Error,
     },
     /// Somebody else could change what is in it.
-    #[error("{path} must be a directory that belongs to uid {uid} and that nobody else can write; remove it or correct its mode")]
+    #[error(
+        "{path} must be a directory that belongs to uid {uid} and that nobody else can write; remove it or correct its mode"
+    )]
     NotOurs {
         /// The directory.
         path: PathBuf,
@@ -58,7 +60,11 @@ impl RunDir {
         let base = xdg
             .filter(|p| p.is_absolute())
             .map(Path::to_path_buf)
-            .or_else(|| fs::metadata(&systemd).is_ok_and(|m| m.uid() == uid).then_some(systemd));
+            .or_else(|| {
+                fs::metadata(&systemd)
+                    .is_ok_and(|m| m.uid() == uid)
+                    .then_some(systemd)
+            });
         let dir = match base {
             Some(base) => base.join("podspawn"),
             None => PathBuf::from(format!("/tmp/podspawn-{uid}")),
@@ -77,7 +83,10 @@ impl RunDir {
 /// Makes `path` if it is missing, and refuses it unless it belongs to `uid`
 /// alone: in `/tmp` somebody else may have been first.
 fn private_dir(path: &Path, uid: u32) -> Result<(), PathsError> {
-    let io = |source| PathsError::Io { path: path.to_path_buf(), source };
+    let io = |source| PathsError::Io {
+        path: path.to_path_buf(),
+        source,
+    };
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
@@ -87,7 +96,10 @@ fn private_dir(path: &Path, uid: u32) -> Result<(), PathsError> {
     if found.is_dir() && found.uid() == uid && found.mode() & 0o022 == 0 {
         return Ok(());
     }
-    Err(PathsError::NotOurs { path: path.to_path_buf(), uid })
+    Err(PathsError::NotOurs {
+        path: path.to_path_buf(),
+        uid,
+    })
 }
 
 /// The places of one pod.
@@ -104,7 +116,11 @@ impl PodPaths {
     #[must_use]
     pub fn new(run: &RunDir, store: &Path, name: PodName) -> Self {
         let storage = store.join("pods").join(name.as_str());
-        Self { run: run.0.join(name.as_str()), storage, name }
+        Self {
+            run: run.0.join(name.as_str()),
+            storage,
+            name,
+        }
     }
 
     /// Makes the run directory of the pod, and opens it.
@@ -128,7 +144,10 @@ impl PodPaths {
                 .recursive(true)
                 .mode(0o700)
                 .create(pods)
-                .map_err(|source| PathsError::Io { path: pods.to_path_buf(), source })?;
+                .map_err(|source| PathsError::Io {
+                    path: pods.to_path_buf(),
+                    source,
+                })?;
         }
         private_dir(&self.storage, rustix::process::getuid().as_raw())?;
         open_dir(&self.storage)
@@ -166,7 +185,10 @@ fn open_dir(path: &Path) -> Result<OwnedFd, PathsError> {
         OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
         Mode::empty(),
     )
-    .map_err(|e| PathsError::Io { path: path.to_path_buf(), source: e.into() })
+    .map_err(|e| PathsError::Io {
+        path: path.to_path_buf(),
+        source: e.into(),
+    })
 }
 
 #[cfg(test)]

@@ -91,7 +91,10 @@ mod tests {
         let text = serde_json::to_string(&Request::Attach { protocol: 1 }).unwrap();
         assert_eq!(text, r#"{"request":"attach","protocol":1}"#);
         let newer = r#"{"request":"attach","protocol":1,"since":"2.0"}"#;
-        assert_eq!(serde_json::from_str::<Request>(newer).unwrap(), Request::Attach { protocol: 1 });
+        assert_eq!(
+            serde_json::from_str::<Request>(newer).unwrap(),
+            Request::Attach { protocol: 1 }
+        );
         assert!(serde_json::from_str::<Request>(r#"{"request":"shutdown"}"#).is_err());
     }
 }

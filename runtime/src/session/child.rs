@@ -61,7 +61,8 @@ fn prepare(info: &PodInfo, pty: Option<&Pty>) -> Step {
     let step = |what: &'static str| move |e: rustix::io::Errno| (what, io::Error::from(e));
     rustix::process::setsid().map_err(step("begin a process session"))?;
     if let Some(pty) = pty {
-        pty.make_controlling().map_err(|e| ("attach the terminal", e))?;
+        pty.make_controlling()
+            .map_err(|e| ("attach the terminal", e))?;
     }
     drop_ids(info)?;
     sys::reset();
@@ -84,20 +85,34 @@ fn drop_ids(info: &PodInfo) -> Step {
         let _ = caps::drop(None, CapSet::Bounding, *unwanted);
     }
     if info.has_groups {
-        let groups: Vec<Gid> = info.user.groups.iter().copied().filter(|g| *g != info.user.gid).chain([info.user.gid]).map(Gid::from_raw).collect();
+        let groups: Vec<Gid> = info
+            .user
+            .groups
+            .iter()
+            .copied()
+            .filter(|g| *g != info.user.gid)
+            .chain([info.user.gid])
+            .map(Gid::from_raw)
+            .collect();
         set_thread_groups(&groups).map_err(step("set the user's groups"))?;
     }
     set_thread_res_gid(gid, gid, gid).map_err(step("become the user's group"))?;
     set_thread_res_uid(uid, uid, uid).map_err(step("become the user"))?;
     // The login user's id did not change, so the kernel took nothing away.
-    let keep = if info.user.uid == 0 { CapsHashSet::from(BOUNDING) } else { CapsHashSet::new() };
+    let keep = if info.user.uid == 0 {
+        CapsHashSet::from(BOUNDING)
+    } else {
+        CapsHashSet::new()
+    };
     caps::clear(None, CapSet::Ambient).map_err(cap("clear ambient capabilities"))?;
-    caps::set(None, CapSet::Inheritable, &CapsHashSet::new()).map_err(cap("drop inheritable capabilities"))?;
+    caps::set(None, CapSet::Inheritable, &CapsHashSet::new())
+        .map_err(cap("drop inheritable capabilities"))?;
     caps::set(None, CapSet::Effective, &keep).map_err(cap("drop effective capabilities"))?;
     caps::set(None, CapSet::Permitted, &keep).map_err(cap("drop permitted capabilities"))?;
     set_no_new_privs(true).map_err(step("set no_new_privs"))?;
     // Changing ids may have made the process dumpable.
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(step("stay out of reach"))
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(step("stay out of reach"))
 }
 
 fn execute(info: &PodInfo, session: &Session, tty: Option<&Path>) -> i32 {
@@ -110,7 +125,10 @@ fn execute(info: &PodInfo, session: &Session, tty: Option<&Path>) -> i32 {
         return status;
     }
     for program in shell::programs(&session.action, info, &session.shells) {
-        let (Ok(path), Some(args)) = (CString::new(program.path.as_os_str().as_bytes()), shell::c_strings(&program.args)) else {
+        let (Ok(path), Some(args)) = (
+            CString::new(program.path.as_os_str().as_bytes()),
+            shell::c_strings(&program.args),
+        ) else {
             say("a command cannot hold a NUL byte");
             return FAILED;
         };
@@ -126,12 +144,18 @@ fn execute(info: &PodInfo, session: &Session, tty: Option<&Path>) -> i32 {
     }
     match refused {
         Some((program, e)) => {
-            say(&format!("cannot execute {} of image {}: {e}", program.path.display(), info.image));
+            say(&format!(
+                "cannot execute {} of image {}: {e}",
+                program.path.display(),
+                info.image
+            ));
             NOT_EXECUTABLE
         }
         None => {
             let what = match session.action {
-                Action::Shell => "has no shell; run a program of its own, or choose an image with a shell",
+                Action::Shell => {
+                    "has no shell; run a program of its own, or choose an image with a shell"
+                }
                 Action::Command(_) => "has no shell to run the command with",
                 Action::Sftp(_) => "cannot run an sftp server",
             };
@@ -144,7 +168,9 @@ fn execute(info: &PodInfo, session: &Session, tty: Option<&Path>) -> i32 {
 /// rsync's client starts rsync on this side and shows what its shell says, which
 /// does not tell what to install.
 fn missing_rsync(session: &Session, env: &Environment, image: &str) -> Option<i32> {
-    let Action::Command(line) = &session.action else { return None };
+    let Action::Command(line) = &session.action else {
+        return None;
+    };
     if !line.starts_with(b"rsync --server ") {
         return None;
     }
@@ -153,12 +179,20 @@ fn missing_rsync(session: &Session, env: &Environment, image: &str) -> Option<i3
     if has {
         return None;
     }
-    say(&format!("image {image} has no rsync; install the package rsync in it"));
+    say(&format!(
+        "image {image} has no rsync; install the package rsync in it"
+    ));
     Some(NOT_FOUND)
 }
 
 /// One line for the client. Names from images are not trusted with its terminal.
 fn say(text: &str) {
-    let line: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-    let _ = rustix::io::write(rustix::stdio::stderr(), format!("podspawn: {line}\n").as_bytes());
+    let line: String = text
+        .chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect();
+    let _ = rustix::io::write(
+        rustix::stdio::stderr(),
+        format!("podspawn: {line}\n").as_bytes(),
+    );
 }

@@ -15,8 +15,26 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 /// Variables that describe the host or steer podspawn, and so stay outside.
 const HOST_ONLY: &[&str] = &[
-    "BASH_ENV", "DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "ENV", "HOME", "KRB5CCNAME", "LOGNAME", "MAIL", "OLDPWD",
-    "PATH", "PWD", "SHELL", "SHLVL", "SSH_AUTH_SOCK", "SSH_ORIGINAL_COMMAND", "SSH_TTY", "SSH_USER_AUTH", "USER", "XAUTHORITY", "_",
+    "BASH_ENV",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "DISPLAY",
+    "ENV",
+    "HOME",
+    "KRB5CCNAME",
+    "LOGNAME",
+    "MAIL",
+    "OLDPWD",
+    "PATH",
+    "PWD",
+    "SHELL",
+    "SHLVL",
+    "SSH_AUTH_SOCK",
+    "SSH_ORIGINAL_COMMAND",
+    "SSH_TTY",
+    "SSH_USER_AUTH",
+    "USER",
+    "XAUTHORITY",
+    "_",
 ];
 
 /// The same, for everything that begins so.
@@ -30,7 +48,9 @@ pub fn pass_through(vars: impl Iterator<Item = (OsString, OsString)>) -> Vec<(Os
         let name = name.as_bytes();
         !name.is_empty()
             && !HOST_ONLY.iter().any(|n| n.as_bytes() == name)
-            && !HOST_ONLY_PREFIXES.iter().any(|p| name.starts_with(p.as_bytes()))
+            && !HOST_ONLY_PREFIXES
+                .iter()
+                .any(|p| name.starts_with(p.as_bytes()))
     })
     .collect()
 }
@@ -42,7 +62,12 @@ pub struct Environment(Vec<(Vec<u8>, Vec<u8>)>);
 impl Environment {
     /// The environment of a session, but for the shell.
     #[must_use]
-    pub fn new(info: &PodInfo, client: &[(OsString, OsString)], tty: Option<&Path>, terminfo: usize) -> Self {
+    pub fn new(
+        info: &PodInfo,
+        client: &[(OsString, OsString)],
+        tty: Option<&Path>,
+        terminfo: usize,
+    ) -> Self {
         let mut env = Self(Vec::new());
         env.set("PATH", PATH);
         for line in &info.env {
@@ -63,7 +88,9 @@ impl Environment {
             env.set("SSH_TTY", tty);
             if terminfo > 0 {
                 // The empty first entry is the image's own place.
-                let host: String = (0..terminfo).map(|n| format!(":{}", guest::terminfo(n))).collect();
+                let host: String = (0..terminfo)
+                    .map(|n| format!(":{}", guest::terminfo(n)))
+                    .collect();
                 env.set("TERMINFO_DIRS", host);
             }
         } else {
@@ -106,7 +133,10 @@ mod tests {
     use crate::pod::SessionUser;
 
     fn os(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
-        pairs.iter().map(|(n, v)| (OsString::from(n), OsString::from(v))).collect()
+        pairs
+            .iter()
+            .map(|(n, v)| (OsString::from(n), OsString::from(v)))
+            .collect()
     }
 
     fn info(env: &[&str]) -> PodInfo {
@@ -115,7 +145,12 @@ mod tests {
             image: "busybox".into(),
             env: env.iter().map(|s| (*s).to_owned()).collect(),
             user: SessionUser {
-                name: "alice".into(), uid: 1000, gid: 1000, groups: vec![], home: "/home/alice".into(), shell: None,
+                name: "alice".into(),
+                uid: 1000,
+                gid: 1000,
+                groups: vec![],
+                home: "/home/alice".into(),
+                shell: None,
             },
             working_dir: "/".into(),
             has_groups: true,
@@ -125,17 +160,34 @@ mod tests {
     #[test]
     fn the_hosts_own_variables_stay_outside() {
         let vars = os(&[
-            ("LANG", "de_DE.UTF-8"), ("LC_ALL", "C"), ("HOME", "/home/a"), ("LD_PRELOAD", "/x"), ("XDG_RUNTIME_DIR", "/run"),
-            ("SSH_ORIGINAL_COMMAND", "rm"), ("SSH_CONNECTION", "1 2 3 4"), ("GIT_AUTHOR_NAME", "A"), ("BASH_ENV", "/x"),
+            ("LANG", "de_DE.UTF-8"),
+            ("LC_ALL", "C"),
+            ("HOME", "/home/a"),
+            ("LD_PRELOAD", "/x"),
+            ("XDG_RUNTIME_DIR", "/run"),
+            ("SSH_ORIGINAL_COMMAND", "rm"),
+            ("SSH_CONNECTION", "1 2 3 4"),
+            ("GIT_AUTHOR_NAME", "A"),
+            ("BASH_ENV", "/x"),
         ]);
         let passed = pass_through(vars.into_iter());
         let names: Vec<_> = passed.iter().map(|(n, _)| n.to_str().unwrap()).collect();
-        assert_eq!(names, ["LANG", "LC_ALL", "SSH_CONNECTION", "GIT_AUTHOR_NAME"]);
+        assert_eq!(
+            names,
+            ["LANG", "LC_ALL", "SSH_CONNECTION", "GIT_AUTHOR_NAME"]
+        );
     }
 
     #[test]
     fn the_client_wins_over_the_image_and_podspawn_over_both() {
-        let info = info(&["PATH=/opt/bin", "LANG=C", "HOME=/root", "USER=app", "=x", "broken"]);
+        let info = info(&[
+            "PATH=/opt/bin",
+            "LANG=C",
+            "HOME=/root",
+            "USER=app",
+            "=x",
+            "broken",
+        ]);
         let client = os(&[("LANG", "en"), ("TERM", "xterm")]);
         let env = Environment::new(&info, &client, Some(Path::new("/dev/pts/0")), 2);
         let get = |n| env.get(n).map(|v| v.into_string().unwrap());
@@ -144,13 +196,29 @@ mod tests {
         assert_eq!(get("HOME").unwrap(), "/home/alice");
         assert_eq!(get("USER").unwrap(), "alice");
         assert_eq!(get("TERM").unwrap(), "xterm");
-        assert_eq!(get("TERMINFO_DIRS").unwrap(), ":/run/podspawn/terminfo.0:/run/podspawn/terminfo.1");
-        assert_eq!(env.block().iter().filter(|l| l.to_bytes().starts_with(b"LANG=")).count(), 1);
+        assert_eq!(
+            get("TERMINFO_DIRS").unwrap(),
+            ":/run/podspawn/terminfo.0:/run/podspawn/terminfo.1"
+        );
+        assert_eq!(
+            env.block()
+                .iter()
+                .filter(|l| l.to_bytes().starts_with(b"LANG="))
+                .count(),
+            1
+        );
     }
 
     #[test]
     fn without_a_terminal_there_is_none_named() {
         let env = Environment::new(&info(&["TERM=dumb"]), &os(&[("TERM", "xterm")]), None, 1);
-        assert_eq!((env.get("TERM"), env.get("SSH_TTY"), env.get("TERMINFO_DIRS")), (None, None, None));
+        assert_eq!(
+            (
+                env.get("TERM"),
+                env.get("SSH_TTY"),
+                env.get("TERMINFO_DIRS")
+            ),
+            (None, None, None)
+        );
     }
 }

@@ -117,7 +117,10 @@ pub enum SessionError {
 /// is the child's to report, with the statuses 125 to 127.
 pub fn run(attached: &Attached, session: &Session) -> Result<Ending, SessionError> {
     let info = &attached.info;
-    let enter = |source: io::Error| SessionError::Enter { pod: info.pod.clone(), source };
+    let enter = |source: io::Error| SessionError::Enter {
+        pod: info.pod.clone(),
+        source,
+    };
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| enter(e.into()))?;
     let spaces = ThreadNameSpaceType::USER
         | ThreadNameSpaceType::MOUNT
@@ -139,7 +142,10 @@ pub fn run(attached: &Attached, session: &Session) -> Result<Ending, SessionErro
             let child = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?;
             // Should this process be killed, the supervisor hangs up for it.
             let _ = attached.connection.send(&Request::Child, &[child.as_fd()]);
-            let relay = pty.map(terminal::Pty::into_relay).transpose().map_err(SessionError::Terminal)?;
+            let relay = pty
+                .map(terminal::Pty::into_relay)
+                .transpose()
+                .map_err(SessionError::Terminal)?;
             let ending = wait::wait(pid, &signals, relay)?;
             let _ = attached.connection.send(&Request::Bye, &[]);
             Ok(ending)

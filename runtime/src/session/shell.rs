@@ -31,35 +31,65 @@ pub fn programs(action: &Action, info: &PodInfo, shells: &[PathBuf]) -> Vec<Prog
         }),
         Action::Command(line) => {
             let mut programs = each_shell(info, shells, |shell| {
-                vec![shell.file_name().unwrap_or_default().into(), "-c".into(), OsString::from_vec(line.clone())]
+                vec![
+                    shell.file_name().unwrap_or_default().into(),
+                    "-c".into(),
+                    OsString::from_vec(line.clone()),
+                ]
             });
             // An image without a shell can still be copied from and to.
             if let Some(words) = plain_scp(line) {
                 let args = [OsString::from("scp")].into_iter().chain(words).collect();
-                programs.push(Program { path: guest::PATH.into(), args, is_shell: false });
+                programs.push(Program {
+                    path: guest::PATH.into(),
+                    args,
+                    is_shell: false,
+                });
             }
             programs
         }
         Action::Sftp(args) => {
             let with = |path: &str| Program {
                 path: path.into(),
-                args: [OsString::from("sftp-server")].into_iter().chain(args.iter().cloned()).collect(),
+                args: [OsString::from("sftp-server")]
+                    .into_iter()
+                    .chain(args.iter().cloned())
+                    .collect(),
                 is_shell: false,
             };
-            SFTP_SERVERS.iter().copied().chain([guest::PATH]).map(with).collect()
+            SFTP_SERVERS
+                .iter()
+                .copied()
+                .chain([guest::PATH])
+                .map(with)
+                .collect()
         }
     }
 }
 
-fn each_shell(info: &PodInfo, shells: &[PathBuf], args: impl Fn(&Path) -> Vec<OsString>) -> Vec<Program> {
+fn each_shell(
+    info: &PodInfo,
+    shells: &[PathBuf],
+    args: impl Fn(&Path) -> Vec<OsString>,
+) -> Vec<Program> {
     let own = info.user.shell.as_deref().map(PathBuf::from);
     let mut seen: Vec<PathBuf> = Vec::new();
     for shell in own.into_iter().chain(shells.iter().cloned()) {
-        if shell.is_absolute() && !seen.contains(&shell) {
+        let refuses = matches!(
+            shell.file_name().and_then(|n| n.to_str()),
+            Some("nologin" | "false")
+        );
+        if shell.is_absolute() && !refuses && !seen.contains(&shell) {
             seen.push(shell);
         }
     }
-    seen.into_iter().map(|path| Program { args: args(&path), path, is_shell: true }).collect()
+    seen.into_iter()
+        .map(|path| Program {
+            args: args(&path),
+            path,
+            is_shell: true,
+        })
+        .collect()
 }
 
 /// The arguments of `scp -t …` or `scp -f …` as OpenSSH's client sends it, when
@@ -69,15 +99,23 @@ fn plain_scp(line: &[u8]) -> Option<Vec<OsString>> {
     if rest.iter().any(|b| b"\\'\"`$&;|<>(){}\n\t~#".contains(b)) {
         return None;
     }
-    let words: Vec<OsString> =
-        rest.split(|b| *b == b' ').filter(|w| !w.is_empty()).map(|w| OsString::from_vec(w.to_vec())).collect();
-    words.iter().any(|w| w == "-t" || w == "-f").then_some(words)
+    let words: Vec<OsString> = rest
+        .split(|b| *b == b' ')
+        .filter(|w| !w.is_empty())
+        .map(|w| OsString::from_vec(w.to_vec()))
+        .collect();
+    words
+        .iter()
+        .any(|w| w == "-t" || w == "-f")
+        .then_some(words)
 }
 
 /// Arguments as `execve(2)` takes them; `None` when one holds a NUL.
 #[must_use]
 pub fn c_strings(args: &[OsString]) -> Option<Vec<CString>> {
-    args.iter().map(|a| CString::new(a.as_bytes()).ok()).collect()
+    args.iter()
+        .map(|a| CString::new(a.as_bytes()).ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -91,7 +129,12 @@ mod tests {
             image: "i".into(),
             env: vec![],
             user: SessionUser {
-                name: "a".into(), uid: 1, gid: 1, groups: vec![], home: "/".into(), shell: shell.map(Into::into),
+                name: "a".into(),
+                uid: 1,
+                gid: 1,
+                groups: vec![],
+                home: "/".into(),
+                shell: shell.map(Into::into),
             },
             working_dir: "/".into(),
             has_groups: true,
@@ -104,27 +147,51 @@ mod tests {
         let shells = ["/bin/bash".into(), "/bin/sh".into()];
         let programs = programs(&Action::Command(line.clone()), &info(None), &shells);
         assert_eq!(programs.len(), 2);
-        assert_eq!(programs[0].args, [OsString::from("bash"), "-c".into(), OsString::from_vec(line)]);
+        assert_eq!(
+            programs[0].args,
+            [
+                OsString::from("bash"),
+                "-c".into(),
+                OsString::from_vec(line)
+            ]
+        );
     }
 
     #[test]
     fn a_shell_is_a_login_shell_and_the_users_own_comes_first() {
         let shells = ["/bin/bash".into(), "/bin/sh".into()];
         let programs = programs(&Action::Shell, &info(Some("/bin/sh")), &shells);
-        let args: Vec<_> = programs.iter().map(|p| p.args[0].to_str().unwrap()).collect();
+        let args: Vec<_> = programs
+            .iter()
+            .map(|p| p.args[0].to_str().unwrap())
+            .collect();
         assert_eq!(args, ["-sh", "-bash"]);
     }
 
     #[test]
     fn sftp_falls_back_to_the_guest() {
-        let last = programs(&Action::Sftp(vec!["-R".into()]), &info(None), &[]).pop().unwrap();
-        assert_eq!((last.path, last.args), (guest::PATH.into(), vec!["sftp-server".into(), "-R".into()]));
+        let last = programs(&Action::Sftp(vec!["-R".into()]), &info(None), &[])
+            .pop()
+            .unwrap();
+        assert_eq!(
+            (last.path, last.args),
+            (guest::PATH.into(), vec!["sftp-server".into(), "-R".into()])
+        );
     }
 
     #[test]
     fn only_a_plain_scp_needs_no_shell() {
-        assert_eq!(plain_scp(b"scp -r -t -- /tmp"), Some(["-r", "-t", "--", "/tmp"].map(OsString::from).to_vec()));
-        for line in [&b"scp -t $(x)"[..], b"scp a b", b"scpx -t", b"scp -t 'a b'", b"scp -t a; id"] {
+        assert_eq!(
+            plain_scp(b"scp -r -t -- /tmp"),
+            Some(["-r", "-t", "--", "/tmp"].map(OsString::from).to_vec())
+        );
+        for line in [
+            &b"scp -t $(x)"[..],
+            b"scp a b",
+            b"scpx -t",
+            b"scp -t 'a b'",
+            b"scp -t a; id",
+        ] {
             assert_eq!(plain_scp(line), None);
         }
     }

@@ -13,9 +13,11 @@ use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags, Uid, fchown, fcntl_getfl, fcntl_setfl, fstatfs, open};
 use rustix::io::{Errno, read, write};
-use rustix::pty::{ioctl_tiocgptpeer, OpenptFlags, ptsname, unlockpt};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, ptsname, unlockpt};
 use rustix::stdio::{stdin, stdout};
-use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{
+    OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 
 /// `DEVPTS_SUPER_MAGIC` of linux/magic.h.
 const DEVPTS: u64 = 0x1cd1;
@@ -41,13 +43,17 @@ impl Pty {
     /// When the container has no usable devpts.
     pub fn open(owner: u32) -> io::Result<Self> {
         // The container's root can put anything in this place.
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let flags =
+            OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let master = open("/dev/pts/ptmx", flags, Mode::empty())?;
         if fstatfs(&master)?.f_type as u64 != DEVPTS {
             return Err(io::Error::other("/dev/pts of the container is no devpts"));
         }
         unlockpt(&master)?;
-        let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+        let slave = ioctl_tiocgptpeer(
+            &master,
+            OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
+        )?;
         let name = ptsname(&master, Vec::new())?;
         if owner != rustix::process::geteuid().as_raw() {
             fchown(&slave, Some(Uid::from_raw(owner)), None)?;
@@ -58,7 +64,11 @@ impl Pty {
         if let Ok(size) = tcgetwinsize(stdin()) {
             tcsetwinsize(&slave, size)?;
         }
-        Ok(Self { master, slave, name: PathBuf::from(OsStr::from_bytes(name.to_bytes())) })
+        Ok(Self {
+            master,
+            slave,
+            name: PathBuf::from(OsStr::from_bytes(name.to_bytes())),
+        })
     }
 
     /// Makes it the controlling terminal and the standard streams of this
@@ -91,7 +101,15 @@ impl Pty {
         // keep this process from hearing its keyboard.
         let outer = fcntl_getfl(stdout())?;
         fcntl_setfl(stdout(), outer | OFlags::NONBLOCK)?;
-        Ok(Relay { master: self.master, saved, outer, to_inner: Buffer::new(), to_outer: Buffer::new(), inner_open: true, outer_open: true })
+        Ok(Relay {
+            master: self.master,
+            saved,
+            outer,
+            to_inner: Buffer::new(),
+            to_outer: Buffer::new(),
+            inner_open: true,
+            outer_open: true,
+        })
     }
 }
 
@@ -105,7 +123,11 @@ struct Buffer {
 
 impl Buffer {
     fn new() -> Self {
-        Self { bytes: vec![0; CHUNK], start: 0, end: 0 }
+        Self {
+            bytes: vec![0; CHUNK],
+            start: 0,
+            end: 0,
+        }
     }
 
     fn clear(&mut self) {
@@ -227,8 +249,22 @@ impl Relay {
     /// Gives the inner terminal the size of the outer one; the kernel tells the
     /// programs.
     pub fn resize(&self) {
-        if let Ok(Winsize { ws_row, ws_col, ws_xpixel, ws_ypixel }) = tcgetwinsize(stdin()) {
-            let _ = tcsetwinsize(&self.master, Winsize { ws_row, ws_col, ws_xpixel, ws_ypixel });
+        if let Ok(Winsize {
+            ws_row,
+            ws_col,
+            ws_xpixel,
+            ws_ypixel,
+        }) = tcgetwinsize(stdin())
+        {
+            let _ = tcsetwinsize(
+                &self.master,
+                Winsize {
+                    ws_row,
+                    ws_col,
+                    ws_xpixel,
+                    ws_ypixel,
+                },
+            );
         }
     }
 
@@ -237,7 +273,10 @@ impl Relay {
     pub fn finish(mut self) {
         let _ = fcntl_setfl(stdout(), self.outer);
         loop {
-            if !self.outer_open || !self.to_outer.drain(stdout()).unwrap_or(false) || !self.inner_open {
+            if !self.outer_open
+                || !self.to_outer.drain(stdout()).unwrap_or(false)
+                || !self.inner_open
+            {
                 break;
             }
             match self.to_outer.fill(self.master.as_fd()) {

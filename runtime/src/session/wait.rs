@@ -128,7 +128,11 @@ struct Events {
     outer_in: bool,
 }
 
-fn events(signals: &Signals, relay: Option<&Relay>, hung_up: Option<Instant>) -> io::Result<Events> {
+fn events(
+    signals: &Signals,
+    relay: Option<&Relay>,
+    hung_up: Option<Instant>,
+) -> io::Result<Events> {
     // With nothing asked for, only POLLHUP and POLLERR are told: for a socket or
     // pipe of sshd's that is its end.
     let ask = |wanted: bool, flags| if wanted { flags } else { PollFlags::empty() };
@@ -136,7 +140,10 @@ fn events(signals: &Signals, relay: Option<&Relay>, hung_up: Option<Instant>) ->
     let interest = relay.map(Relay::interest);
     let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
     if hung_up.is_none() {
-        fds.push(PollFd::new(&stdout, ask(interest.is_some_and(|i| i.outer_out), PollFlags::OUT)));
+        fds.push(PollFd::new(
+            &stdout,
+            ask(interest.is_some_and(|i| i.outer_out), PollFlags::OUT),
+        ));
         if let Some(i) = interest {
             fds.push(PollFd::new(&stdin, ask(i.outer_in, PollFlags::IN)));
         }
@@ -148,8 +155,12 @@ fn events(signals: &Signals, relay: Option<&Relay>, hung_up: Option<Instant>) ->
         let flags = ask(i.inner_in, PollFlags::IN) | ask(i.inner_out, PollFlags::OUT);
         fds.push(PollFd::new(relay, flags));
     }
-    let left = hung_up.map(|since| HANG_UP.saturating_sub(since.elapsed()) + Duration::from_millis(1));
-    let timeout = left.map(|d| Timespec { tv_sec: d.as_secs().cast_signed(), tv_nsec: d.subsec_nanos().into() });
+    let left =
+        hung_up.map(|since| HANG_UP.saturating_sub(since.elapsed()) + Duration::from_millis(1));
+    let timeout = left.map(|d| Timespec {
+        tv_sec: d.as_secs().cast_signed(),
+        tv_nsec: d.subsec_nanos().into(),
+    });
     match poll(&mut fds, timeout.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
         Err(e) => return Err(e.into()),
@@ -158,7 +169,9 @@ fn events(signals: &Signals, relay: Option<&Relay>, hung_up: Option<Instant>) ->
     Ok(Events {
         signal: !fds[0].revents().is_empty(),
         sshd_gone: interest.is_none()
-            && outer.iter().any(|fd| fd.revents().intersects(PollFlags::HUP | PollFlags::ERR)),
+            && outer
+                .iter()
+                .any(|fd| fd.revents().intersects(PollFlags::HUP | PollFlags::ERR)),
         outer_in: outer.get(1).is_some_and(|fd| !fd.revents().is_empty()),
     })
 }

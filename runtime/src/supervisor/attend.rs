@@ -30,7 +30,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Attends to the pod until it ends. `first` is the session that created it.
 pub fn attend(pod: Pod, spec: &PodSpec, run: OwnedFd, first: Connection, log: &mut Log) {
-    let signals = [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+    let signals = [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+    ];
     let signals = match sys::block(&signals) {
         Ok(signals) => signals,
         Err(e) => {
@@ -39,13 +44,24 @@ pub fn attend(pod: Pod, spec: &PodSpec, run: OwnedFd, first: Connection, log: &m
         }
     };
     let mut sessions = Vec::new();
-    let first = Session { connection: first, attached: true, child: None };
+    let first = Session {
+        connection: first,
+        attached: true,
+        child: None,
+    };
     if first.welcome(&pod) {
         sessions.push(first);
     }
     // Removing what a crash left may take long; it must not keep a login waiting.
     let sweeper = sweep(spec);
-    let mut supervisor = Supervisor { pod, spec, run, signals, sessions, sweeper };
+    let mut supervisor = Supervisor {
+        pod,
+        spec,
+        run,
+        signals,
+        sessions,
+        sweeper,
+    };
     let why = supervisor.wait_for_end(log);
     log.line(format_args!("ending: {why}"));
     supervisor.end();
@@ -76,7 +92,9 @@ impl Session {
     /// Answers an attachment; false when the session is gone already.
     fn welcome(&self, pod: &Pod) -> bool {
         let reply = Reply::Attached(Box::new(pod.info.clone()));
-        self.connection.send(&reply, &[pod.dev.pidfd.as_fd()]).is_ok()
+        self.connection
+            .send(&reply, &[pod.dev.pidfd.as_fd()])
+            .is_ok()
     }
 
     /// Hears one message; false when the connection is over.
@@ -120,7 +138,12 @@ impl Session {
 /// reaped (`/proc/PID/fdinfo`, `proc(5)`).
 fn pid_of(pidfd: &OwnedFd) -> Option<Pid> {
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
-    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
+    let pid = info
+        .lines()
+        .find_map(|line| line.strip_prefix("Pid:"))?
+        .trim()
+        .parse()
+        .ok()?;
     if pid > 0 { Pid::from_raw(pid) } else { None }
 }
 
@@ -187,18 +210,34 @@ impl Supervisor<'_> {
     fn poll(&self, deadline: Option<Instant>) -> Ready {
         let timeout = deadline.map(|d| {
             let left = d.saturating_duration_since(Instant::now());
-            Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() }
+            Timespec {
+                tv_sec: left.as_secs().cast_signed(),
+                tv_nsec: left.subsec_nanos().into(),
+            }
         });
-        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.pod.listener, PollFlags::IN)];
-        fds.extend(self.sessions.iter().map(|s| PollFd::new(&s.connection, PollFlags::IN)));
+        let mut fds = vec![
+            PollFd::new(&self.signals, PollFlags::IN),
+            PollFd::new(&self.pod.listener, PollFlags::IN),
+        ];
+        fds.extend(
+            self.sessions
+                .iter()
+                .map(|s| PollFd::new(&s.connection, PollFlags::IN)),
+        );
         if poll(&mut fds, timeout.as_ref()).is_err() {
-            return Ready { signal: true, listener: false, sessions: Vec::new() };
+            return Ready {
+                signal: true,
+                listener: false,
+                sessions: Vec::new(),
+            };
         }
         let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
         Ready {
             signal: is_ready(&fds[0]),
             listener: is_ready(&fds[1]),
-            sessions: (0..self.sessions.len()).filter(|n| is_ready(&fds[n + 2])).collect(),
+            sessions: (0..self.sessions.len())
+                .filter(|n| is_ready(&fds[n + 2]))
+                .collect(),
         }
     }
 
@@ -227,8 +266,13 @@ impl Supervisor<'_> {
         while let Ok(fd) = accept_with(&self.pod.listener, SocketFlags::CLOEXEC) {
             // The run directory keeps others out; this does too.
             // (Not rustix': a peer outside of this pid namespace has no pid.)
-            if getsockopt(&fd, PeerCredentials).is_ok_and(|peer| peer.uid() == self.spec.login.uid) {
-                self.sessions.push(Session { connection: Connection::from_fd(fd), attached: false, child: None });
+            if getsockopt(&fd, PeerCredentials).is_ok_and(|peer| peer.uid() == self.spec.login.uid)
+            {
+                self.sessions.push(Session {
+                    connection: Connection::from_fd(fd),
+                    attached: false,
+                    child: None,
+                });
                 any = true;
             }
         }
@@ -282,8 +326,14 @@ impl Supervisor<'_> {
             if left.is_zero() {
                 return;
             }
-            let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-            let _ = poll(&mut [PollFd::new(&self.signals, PollFlags::IN)], Some(&timeout));
+            let timeout = Timespec {
+                tv_sec: left.as_secs().cast_signed(),
+                tv_nsec: left.subsec_nanos().into(),
+            };
+            let _ = poll(
+                &mut [PollFd::new(&self.signals, PollFlags::IN)],
+                Some(&timeout),
+            );
         }
     }
 }

@@ -53,7 +53,11 @@ pub struct DevContainer {
 /// # Errors
 ///
 /// When the specification cannot be written or libcontainer fails.
-pub fn start(spec: &PodSpec, scratch: &Path, rootfs: &Path) -> Result<DevContainer, ContainerError> {
+pub fn start(
+    spec: &PodSpec,
+    scratch: &Path,
+    rootfs: &Path,
+) -> Result<DevContainer, ContainerError> {
     let bundle = scratch.join("bundle");
     let state = scratch.join("state");
     for dir in [&bundle, &state] {
@@ -64,8 +68,8 @@ pub fn start(spec: &PodSpec, scratch: &Path, rootfs: &Path) -> Result<DevContain
     let failed = |e: &dyn std::error::Error| ContainerError::Create(crate::error::chain(e));
     // Closed by the exec of the guest: until then the process still is
     // podspawn, which must not be entered.
-    let (executed, unexecuted) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-        .map_err(io::Error::from)?;
+    let (executed, unexecuted) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(io::Error::from)?;
     let mut container = ContainerBuilder::new("dev".into(), SyscallType::Linux)
         .with_root_path(state)
         .map_err(|e| failed(&e))?
@@ -79,7 +83,10 @@ pub fn start(spec: &PodSpec, scratch: &Path, rootfs: &Path) -> Result<DevContain
     rustix::io::read(executed.as_fd(), &mut [0u8; 1]).map_err(io::Error::from)?;
 
     let init = || ContainerError::Init(spec.guest.clone());
-    let pid = container.pid().and_then(|p| Pid::from_raw(p.as_raw())).ok_or_else(init)?;
+    let pid = container
+        .pid()
+        .and_then(|p| Pid::from_raw(p.as_raw()))
+        .ok_or_else(init)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|_| init())?;
     Ok(DevContainer { pid, pidfd })
 }
@@ -89,29 +96,79 @@ fn strings<const N: usize>(items: [&str; N]) -> Vec<String> {
 }
 
 fn mount(to: &str, typ: &str, from: &str, options: Vec<String>) -> Result<Mount, OciSpecError> {
-    MountBuilder::default().destination(to).typ(typ).source(from).options(options).build()
+    MountBuilder::default()
+        .destination(to)
+        .typ(typ)
+        .source(from)
+        .options(options)
+        .build()
 }
 
 /// The mounts of the container: what the runtime specification asks of a Linux
 /// container, and the guest's directory.
 fn mounts(spec: &PodSpec) -> Result<Vec<Mount>, OciSpecError> {
-    let mut devpts = strings(["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]);
+    let mut devpts = strings([
+        "nosuid",
+        "noexec",
+        "newinstance",
+        "ptmxmode=0666",
+        "mode=0620",
+    ]);
     if spec.map.has_gid(TTY_GROUP) {
         devpts.push(format!("gid={TTY_GROUP}"));
     }
     let mut mounts = vec![
-        mount("/proc", "proc", "proc", strings(["nosuid", "noexec", "nodev"]))?,
-        mount("/dev", "tmpfs", "tmpfs", strings(["nosuid", "strictatime", "mode=755", "size=65536k"]))?,
+        mount(
+            "/proc",
+            "proc",
+            "proc",
+            strings(["nosuid", "noexec", "nodev"]),
+        )?,
+        mount(
+            "/dev",
+            "tmpfs",
+            "tmpfs",
+            strings(["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        )?,
         mount("/dev/pts", "devpts", "devpts", devpts)?,
-        mount("/dev/shm", "tmpfs", "shm", strings(["nosuid", "noexec", "nodev", "mode=1777"]))?,
-        mount("/dev/mqueue", "mqueue", "mqueue", strings(["nosuid", "noexec", "nodev"]))?,
-        mount("/sys", "sysfs", "sysfs", strings(["nosuid", "noexec", "nodev", "ro"]))?,
-        mount("/sys/fs/cgroup", "cgroup", "cgroup", strings(["nosuid", "noexec", "nodev", "relatime", "ro"]))?,
-        mount(guest::DIR, "tmpfs", "podspawn", strings(["nosuid", "nodev", "mode=755", "size=64k"]))?,
+        mount(
+            "/dev/shm",
+            "tmpfs",
+            "shm",
+            strings(["nosuid", "noexec", "nodev", "mode=1777"]),
+        )?,
+        mount(
+            "/dev/mqueue",
+            "mqueue",
+            "mqueue",
+            strings(["nosuid", "noexec", "nodev"]),
+        )?,
+        mount(
+            "/sys",
+            "sysfs",
+            "sysfs",
+            strings(["nosuid", "noexec", "nodev", "ro"]),
+        )?,
+        mount(
+            "/sys/fs/cgroup",
+            "cgroup",
+            "cgroup",
+            strings(["nosuid", "noexec", "nodev", "relatime", "ro"]),
+        )?,
+        mount(
+            guest::DIR,
+            "tmpfs",
+            "podspawn",
+            strings(["nosuid", "nodev", "mode=755", "size=64k"]),
+        )?,
         bind(&spec.guest, guest::PATH, &["nodev", "nosuid"])?,
     ];
     for (n, dir) in spec.terminfo.iter().enumerate() {
-        mounts.push(bind(dir, &guest::terminfo(n), &["nodev", "nosuid", "noexec"])?);
+        mounts.push(bind(
+            dir,
+            &guest::terminfo(n),
+            &["nodev", "nosuid", "noexec"],
+        )?);
     }
     Ok(mounts)
 }
@@ -120,8 +177,17 @@ fn mounts(spec: &PodSpec) -> Result<Vec<Mount>, OciSpecError> {
 const TTY_GROUP: u32 = 5;
 
 fn bind(from: &Path, to: &str, options: &[&str]) -> Result<Mount, OciSpecError> {
-    let options: Vec<String> = ["bind", "ro"].iter().chain(options).map(|o| (*o).to_owned()).collect();
-    MountBuilder::default().destination(to).typ("bind").source(from).options(options).build()
+    let options: Vec<String> = ["bind", "ro"]
+        .iter()
+        .chain(options)
+        .map(|o| (*o).to_owned())
+        .collect();
+    MountBuilder::default()
+        .destination(to)
+        .typ("bind")
+        .source(from)
+        .options(options)
+        .build()
 }
 
 fn runtime_spec(spec: &PodSpec, rootfs: &Path) -> Result<Spec, OciSpecError> {
@@ -134,7 +200,11 @@ fn runtime_spec(spec: &PodSpec, rootfs: &Path) -> Result<Spec, OciSpecError> {
         .ambient(none())
         .build()?;
     // Without a root in the map the user's own id is the only one there is.
-    let (uid, gid) = if spec.map.has_uid(0) { (0, 0) } else { (spec.login.uid, spec.login.gid) };
+    let (uid, gid) = if spec.map.has_uid(0) {
+        (0, 0)
+    } else {
+        (spec.login.uid, spec.login.gid)
+    };
     let process = ProcessBuilder::default()
         .terminal(false)
         .user(UserBuilder::default().uid(uid).gid(gid).build()?)
@@ -169,12 +239,23 @@ fn runtime_spec(spec: &PodSpec, rootfs: &Path) -> Result<Spec, OciSpecError> {
             "/sys/devices/virtual/powercap",
             "/sys/firmware",
         ]))
-        .readonly_paths(strings(["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]))
+        .readonly_paths(strings([
+            "/proc/bus",
+            "/proc/fs",
+            "/proc/irq",
+            "/proc/sys",
+            "/proc/sysrq-trigger",
+        ]))
         .build()?;
     SpecBuilder::default()
         .version("1.2.0")
         .hostname(spec.paths.name.host_name())
-        .root(RootBuilder::default().path(rootfs).readonly(false).build()?)
+        .root(
+            RootBuilder::default()
+                .path(rootfs)
+                .readonly(false)
+                .build()?,
+        )
         .process(process)
         .mounts(mounts(spec)?)
         .linux(linux)

@@ -21,7 +21,9 @@ const START: u64 = 60;
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     /// The namespaces were refused.
-    #[error("cannot create the pod's namespaces; this host may forbid user namespaces (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns)")]
+    #[error(
+        "cannot create the pod's namespaces; this host may forbid user namespaces (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns)"
+    )]
     Namespaces(#[source] io::Error),
     /// The id maps were refused.
     #[error(transparent)]
@@ -67,11 +69,17 @@ fn start(pid: Pid, spec: &PodSpec, connection: &Connection) -> Result<(), Launch
     idmap::write(pid, &spec.map)?;
     connection.send(&Go, &[])?;
     let mut fds = [PollFd::new(connection, PollFlags::IN)];
-    let limit = Timespec { tv_sec: START.cast_signed(), tv_nsec: 0 };
+    let limit = Timespec {
+        tv_sec: START.cast_signed(),
+        tv_nsec: 0,
+    };
     loop {
         match poll(&mut fds, Some(&limit)) {
             Ok(0) => {
-                let why = format!("it was not ready after {START} s; its log is {}", spec.paths.log().display());
+                let why = format!(
+                    "it was not ready after {START} s; its log is {}",
+                    spec.paths.log().display()
+                );
                 return Err(io::Error::other(why).into());
             }
             Ok(_) => return Ok(()),
@@ -99,10 +107,15 @@ fn supervise(spec: PodSpec, run: OwnedFd, first: Connection) -> ! {
 
 fn run_pod(spec: PodSpec, run: OwnedFd, first: Connection) -> i32 {
     let mut log = Log::create(&spec.paths.log());
-    let pod = detach().map_err(setup::SetupError::Detach).and_then(|()| setup::set_up(&spec, &run));
+    let pod = detach()
+        .map_err(setup::SetupError::Detach)
+        .and_then(|()| setup::set_up(&spec, &run));
     match pod {
         Ok(pod) => {
-            log.line(format_args!("pod {} is up, image {}", spec.paths.name, spec.image.reference));
+            log.line(format_args!(
+                "pod {} is up, image {}",
+                spec.paths.name, spec.image.reference
+            ));
             attend::attend(pod, &spec, run, first, &mut log);
             0
         }

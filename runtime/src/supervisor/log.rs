@@ -21,11 +21,21 @@ impl Log {
     /// characters are escaped.
     pub fn line(&mut self, event: impl Display) {
         let Some(file) = &mut self.0 else { return };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let text: String = event
             .to_string()
             .chars()
-            .flat_map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }.chars().collect::<Vec<_>>())
+            .flat_map(|c| {
+                if c.is_control() {
+                    c.escape_default().to_string()
+                } else {
+                    c.to_string()
+                }
+                .chars()
+                .collect::<Vec<_>>()
+            })
             .collect();
         let _ = writeln!(file, "{}.{:03} {text}", now.as_secs(), now.subsec_millis());
     }

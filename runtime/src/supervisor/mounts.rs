@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::CWD;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_change, move_mount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_change,
+    move_mount,
 };
 
 /// Why a mount failed.
@@ -28,7 +29,10 @@ trait Context<T> {
 
 impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
     fn mounting(self, what: impl FnOnce() -> String) -> Result<T, MountError> {
-        self.map_err(|e| MountError { what: what(), source: e.into() })
+        self.map_err(|e| MountError {
+            what: what(),
+            source: e.into(),
+        })
     }
 }
 
@@ -41,10 +45,19 @@ impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
 /// When the kernel refuses one of them.
 pub fn prepare(scratch: &Path) -> Result<(), MountError> {
     let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-        .mounting(|| "/ as a slave of the host's".into())?;
-    mount("podspawn", scratch, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0700"))
-        .mounting(|| format!("a tmpfs on {}", scratch.display()))?;
+    mount_change(
+        "/",
+        MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+    )
+    .mounting(|| "/ as a slave of the host's".into())?;
+    mount(
+        "podspawn",
+        scratch,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        Some(c"mode=0700"),
+    )
+    .mounting(|| format!("a tmpfs on {}", scratch.display()))?;
     mount("proc", "/proc", "proc", quiet, None).mounting(|| "/proc".into())?;
     mount("cgroup2", "/sys/fs/cgroup", "cgroup2", quiet, None)
         .mounting(|| "a cgroup2 file system on /sys/fs/cgroup".into())
@@ -72,7 +85,13 @@ impl Overlay<'_> {
     ///
     /// When the kernel or the file system of `upper` cannot do it.
     pub fn mount(&self, target: &Path, scratch: &Path) -> Result<(), MountError> {
-        let what = || format!("an overlay of {} layers with upper {}", self.lowers.len(), self.upper.display());
+        let what = || {
+            format!(
+                "an overlay of {} layers with upper {}",
+                self.lowers.len(),
+                self.upper.display()
+            )
+        };
         match self.mount_new(target) {
             // lowerdir+ came with Linux 6.5 and 6.8; fsopen itself with 5.2.
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
@@ -94,7 +113,13 @@ impl Overlay<'_> {
         fsconfig_set_flag(fs, "volatile")?;
         fsconfig_create(fs)?;
         let mounted = fsmount(fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-        move_mount(mounted.as_fd(), "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        move_mount(
+            mounted.as_fd(),
+            "",
+            CWD,
+            target,
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        )
     }
 
     /// mount(2) takes one page of options: short links make hundreds of layers fit.
@@ -115,9 +140,14 @@ impl Overlay<'_> {
         }
         let data = CString::new(data)?;
         rustix::process::chdir(&links)?;
-        let mounted = mount("overlay", target, "overlay", MountFlags::empty(), Some(data.as_c_str()));
+        let mounted = mount(
+            "overlay",
+            target,
+            "overlay",
+            MountFlags::empty(),
+            Some(data.as_c_str()),
+        );
         rustix::process::chdir("/")?;
         Ok(mounted?)
     }
 }
-

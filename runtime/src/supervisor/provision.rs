@@ -29,7 +29,9 @@ pub enum ProvisionError {
     #[error("the image wants to run as {0:?}, which its /etc/passwd does not have")]
     NoSuchUser(String),
     /// The chosen user has no id in the pod's user namespace.
-    #[error("uid {0} cannot be used without subordinate ids; ask the administrator for a range in /etc/subuid and /etc/subgid")]
+    #[error(
+        "uid {0} cannot be used without subordinate ids; ask the administrator for a range in /etc/subuid and /etc/subgid"
+    )]
     Unmapped(u32),
 }
 
@@ -42,7 +44,10 @@ const GROUP: &str = "/etc/group";
 ///
 /// When the image's user does not exist, or a file cannot be written.
 pub fn provision(root: &Path, spec: &PodSpec) -> Result<SessionUser, ProvisionError> {
-    let rootfs = Rootfs::open(root).map_err(|source| ProvisionError::File { path: "/".into(), source })?;
+    let rootfs = Rootfs::open(root).map_err(|source| ProvisionError::File {
+        path: "/".into(),
+        source,
+    })?;
     let p = Provision { rootfs, spec };
     p.dir("/etc", p.root(0o755), p.root(0o755))?;
     p.dir(guest::DIR, p.root(0o755), p.root(0o755))?;
@@ -59,20 +64,30 @@ struct Provision<'a> {
 
 impl Provision<'_> {
     fn root(&self, mode: u32) -> Ownership {
-        Ownership { owner: self.spec.map.has_uid(0).then_some((0, 0)), mode }
+        Ownership {
+            owner: self.spec.map.has_uid(0).then_some((0, 0)),
+            mode,
+        }
     }
 
     fn read(&self, path: &str) -> Result<Vec<u8>, ProvisionError> {
-        let read = self.rootfs.read(path.as_ref()).map_err(|source| file(path, source))?;
+        let read = self
+            .rootfs
+            .read(path.as_ref())
+            .map_err(|source| file(path, source))?;
         Ok(read.unwrap_or_default())
     }
 
     fn replace(&self, path: &str, bytes: &[u8]) -> Result<(), ProvisionError> {
-        self.rootfs.replace(path.as_ref(), bytes, self.root(0o644)).map_err(|source| file(path, source))
+        self.rootfs
+            .replace(path.as_ref(), bytes, self.root(0o644))
+            .map_err(|source| file(path, source))
     }
 
     fn dir(&self, path: &str, last: Ownership, above: Ownership) -> Result<bool, ProvisionError> {
-        self.rootfs.make_dir(path.as_ref(), last, above).map_err(|source| file(path, source))
+        self.rootfs
+            .make_dir(path.as_ref(), last, above)
+            .map_err(|source| file(path, source))
     }
 
     /// Chooses the session user and sees that the image knows them.
@@ -82,8 +97,19 @@ impl Provision<'_> {
             UserChoice::Login => self.login_account(&passwd),
             UserChoice::Root => named(&passwd, "0", &group).unwrap_or_else(|| bare(0, 0)),
             UserChoice::Image => {
-                let wanted = self.spec.image.config.config().as_ref().and_then(|c| c.user().clone()).unwrap_or_default();
-                let wanted = if wanted.is_empty() { "0".to_owned() } else { wanted };
+                let wanted = self
+                    .spec
+                    .image
+                    .config
+                    .config()
+                    .as_ref()
+                    .and_then(|c| c.user().clone())
+                    .unwrap_or_default();
+                let wanted = if wanted.is_empty() {
+                    "0".to_owned()
+                } else {
+                    wanted
+                };
                 named(&passwd, &wanted, &group).ok_or(ProvisionError::NoSuchUser(wanted))?
             }
         };
@@ -99,7 +125,10 @@ impl Provision<'_> {
             }
         }
         self.home(&account)?;
-        let groups = accounts::groups_of(&group, &account.name).into_iter().filter(|g| self.spec.map.has_gid(*g)).collect();
+        let groups = accounts::groups_of(&group, &account.name)
+            .into_iter()
+            .filter(|g| self.spec.map.has_gid(*g))
+            .collect();
         Ok(SessionUser {
             name: account.name,
             uid: account.uid,
@@ -114,7 +143,8 @@ impl Provision<'_> {
     /// has the very same user.
     fn login_account(&self, passwd: &[u8]) -> Account {
         let login = &self.spec.login;
-        let existing = accounts::accounts(passwd).find(|a| a.name == login.name && a.uid == login.uid);
+        let existing =
+            accounts::accounts(passwd).find(|a| a.name == login.name && a.uid == login.uid);
         let home = match &existing {
             Some(a) if a.home.starts_with('/') => a.home.clone(),
             _ => format!("/home/{}", login.name),
@@ -129,7 +159,9 @@ impl Provision<'_> {
             uid: login.uid,
             gid: login.gid,
             home,
-            shell: shell.map(|s| s.to_string_lossy().into_owned()).unwrap_or_default(),
+            shell: shell
+                .map(|s| s.to_string_lossy().into_owned())
+                .unwrap_or_default(),
         }
     }
 
@@ -138,17 +170,23 @@ impl Provision<'_> {
         if !account.home.starts_with('/') {
             return Ok(());
         }
-        let own = |mode| Ownership { owner: Some((account.uid, account.gid)), mode };
+        let own = |mode| Ownership {
+            owner: Some((account.uid, account.gid)),
+            mode,
+        };
         if !self.dir(&account.home, own(0o755), self.root(0o755))? {
             return Ok(());
         }
         let skel = Path::new("/etc/skel");
         for name in self.rootfs.files_in(skel, 64) {
             let to = Path::new(&account.home).join(&name);
-            let copied = self.rootfs.read(&skel.join(&name)).and_then(|bytes| match bytes {
-                Some(bytes) => self.rootfs.replace(&to, &bytes, own(0o644)),
-                None => Ok(()),
-            });
+            let copied = self
+                .rootfs
+                .read(&skel.join(&name))
+                .and_then(|bytes| match bytes {
+                    Some(bytes) => self.rootfs.replace(&to, &bytes, own(0o644)),
+                    None => Ok(()),
+                });
             copied.map_err(|source| ProvisionError::File { path: to, source })?;
         }
         Ok(())
@@ -156,7 +194,9 @@ impl Provision<'_> {
 
     fn hosts(&self) -> Result<(), ProvisionError> {
         let name = self.spec.paths.name.host_name();
-        let hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{name}\n");
+        let hosts = format!(
+            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{name}\n"
+        );
         self.replace("/etc/hosts", hosts.as_bytes())?;
         self.replace("/etc/hostname", format!("{name}\n").as_bytes())
     }
@@ -177,7 +217,9 @@ impl Provision<'_> {
     }
 
     fn symlink(&self, path: &str) -> Result<(), ProvisionError> {
-        self.rootfs.link(path.as_ref(), guest::PATH).map_err(|source| file(path, source))
+        self.rootfs
+            .link(path.as_ref(), guest::PATH)
+            .map_err(|source| file(path, source))
     }
 }
 
@@ -192,7 +234,10 @@ pub const SFTP_SERVERS: [&str; 6] = [
 ];
 
 fn file(path: &str, source: io::Error) -> ProvisionError {
-    ProvisionError::File { path: path.into(), source }
+    ProvisionError::File {
+        path: path.into(),
+        source,
+    }
 }
 
 /// The account that an image configuration's `User` means: `user`, `uid`,
@@ -213,9 +258,19 @@ fn named(passwd: &[u8], wanted: &str, group: &[u8]) -> Option<Account> {
 
 /// An id that the image has no account for.
 fn bare(uid: u32, gid: u32) -> Account {
-    let name = if uid == 0 { "root".to_owned() } else { uid.to_string() };
+    let name = if uid == 0 {
+        "root".to_owned()
+    } else {
+        uid.to_string()
+    };
     let home = if uid == 0 { "/root" } else { "/" };
-    Account { name, uid, gid, home: home.into(), shell: String::new() }
+    Account {
+        name,
+        uid,
+        gid,
+        home: home.into(),
+        shell: String::new(),
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+};
 
 use super::container::{self, ContainerError, DevContainer};
 use super::mounts::{self, MountError, Overlay};
@@ -68,7 +70,10 @@ pub struct Pod {
 ///
 /// The first step that failed.
 pub fn set_up(spec: &PodSpec, run: &OwnedFd) -> Result<Pod, SetupError> {
-    let storage_error = |source| SetupError::Storage { path: spec.paths.storage().into(), source };
+    let storage_error = |source| SetupError::Storage {
+        path: spec.paths.storage().into(),
+        source,
+    };
     let storage = Lock::on(spec.paths.open_storage()?, LockMode::Exclusive)
         .map_err(storage_error)?
         .ok_or_else(|| storage_error(io::ErrorKind::WouldBlock.into()))?;
@@ -80,14 +85,23 @@ pub fn set_up(spec: &PodSpec, run: &OwnedFd) -> Result<Pod, SetupError> {
     mounts::prepare(&scratch)?;
     let rootfs = scratch.join("rootfs");
     std::fs::create_dir(&rootfs).map_err(storage_error)?;
-    let overlay = Overlay { lowers: &spec.image.lowers, upper: &upper, work: &work };
+    let overlay = Overlay {
+        lowers: &spec.image.lowers,
+        upper: &upper,
+        work: &work,
+    };
     overlay.mount(&rootfs, &scratch)?;
 
     let user = provision::provision(&rootfs, spec)?;
     sys::bring_up_loopback().map_err(SetupError::Loopback)?;
     let dev = container::start(spec, &scratch, &rootfs)?;
     let listener = listen_in(run).map_err(SetupError::Control)?;
-    Ok(Pod { dev, listener, info: info(spec, user), storage })
+    Ok(Pod {
+        dev,
+        listener,
+        info: info(spec, user),
+        storage,
+    })
 }
 
 fn info(spec: &PodSpec, user: SessionUser) -> PodInfo {

@@ -50,7 +50,9 @@ pub fn set_aside(storage: &Path) -> io::Result<()> {
         if fs::symlink_metadata(&from).is_err() {
             continue;
         }
-        let free = (0u32..).map(|n| storage.join(format!("dead.{name}.{n}"))).find(|p| fs::symlink_metadata(p).is_err());
+        let free = (0u32..)
+            .map(|n| storage.join(format!("dead.{name}.{n}")))
+            .find(|p| fs::symlink_metadata(p).is_err());
         if let Some(to) = free {
             fs::rename(from, to)?;
         }
@@ -60,7 +62,9 @@ pub fn set_aside(storage: &Path) -> io::Result<()> {
 
 /// Removes what was set aside; all that can be removed is.
 pub fn sweep(storage: &Path) {
-    let Ok(entries) = fs::read_dir(storage) else { return };
+    let Ok(entries) = fs::read_dir(storage) else {
+        return;
+    };
     for entry in entries.flatten() {
         if entry.file_name().as_encoded_bytes().starts_with(b"dead.") {
             let _ = fs::remove_dir_all(entry.path());
@@ -86,7 +90,10 @@ mod tests {
             fs::write(work.join("y"), "z").unwrap();
         }
         sweep(dir.path());
-        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let mut left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         left.sort();
         assert_eq!(left, ["upper", "work"]);
     }

@@ -1,0 +1,74 @@
+//! Work in a process of its own, for what must not happen in one that is going
+//! to fork and enter namespaces: starting threads, entering another namespace.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{WaitOptions, waitpid};
+
+use crate::sys::{self, Forked};
+
+/// Runs `work` in a child process, and returns once it has ended: with its
+/// error, which is one line, or `Ok`.
+///
+/// The calling process must have a single thread.
+///
+/// # Errors
+///
+/// When no process can be made. A child that dies counts as an error of `work`.
+pub fn in_child(work: impl FnOnce() -> Result<(), String>) -> io::Result<Result<(), String>> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    let pid = match sys::fork()? {
+        Forked::Child => {
+            drop(read);
+            let status = match work() {
+                Ok(()) => 0,
+                Err(line) => {
+                    let _ = File::from(write).write_all(line.as_bytes());
+                    1
+                }
+            };
+            sys::exit(status)
+        }
+        Forked::Parent(pid) => pid,
+    };
+    drop(write);
+    let mut line = Vec::new();
+    File::from(read).read_to_end(&mut line)?;
+    let status = loop {
+        match waitpid(Some(pid), WaitOptions::empty()) {
+            Ok(Some((_, status))) => break status,
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    };
+    if status.exit_status() == Some(0) {
+        return Ok(Ok(()));
+    }
+    let line = String::from_utf8_lossy(&line).into_owned();
+    Ok(Err(match (line.is_empty(), status.terminating_signal()) {
+        (false, _) => line,
+        (true, Some(signal)) => format!("it was killed by signal {signal}"),
+        (true, None) => "it ended without saying why".into(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_child_says_arrives() {
+        assert_eq!(in_child(|| Ok(())).unwrap(), Ok(()));
+        assert_eq!(
+            in_child(|| Err("no\nway".into())).unwrap(),
+            Err("no\nway".into())
+        );
+        let killed = in_child(|| {
+            sys::reraise(9);
+            Ok(())
+        });
+        assert_eq!(killed.unwrap(), Err("it was killed by signal 9".into()));
+    }
+}

@@ -1,0 +1,110 @@
+//! `podspawn pull`: an image from a registry into the user's store.
+//!
+//! The verb enters the user's namespace and pulls there. A session, which must
+//! stay a single thread on the host, has a child process do the same.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use podspawn_images::credentials::CredentialSources;
+use podspawn_images::progress::{Progress, Silent};
+use podspawn_images::pull::{PullOptions, pull};
+use podspawn_images::reference::Reference;
+use podspawn_images::registry::{HostConfig, ProxyConfig, RegistryConfig};
+use podspawn_runtime::process::in_child as run_in_child;
+
+use super::{Place, namespace};
+use crate::account::Directories;
+use crate::config::Config;
+use crate::exit::{Exit, Failure};
+
+/// Arguments of `podspawn pull`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The image, such as ubuntu:24.04 or registry.example/team/image@sha256:…
+    #[arg(value_name = "REFERENCE")]
+    reference: Reference,
+}
+
+/// Pulls, and prints the digest.
+///
+/// # Errors
+///
+/// One line that names the reference.
+pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
+    let place = Place::of_process(None, named)?;
+    let store = namespace::open_store(&namespace::map_of(&place.account)?, &place.root)?;
+    let options = options(&place.config, &place.directories);
+    let image = pull(&store, &args.reference, &options, &Silent)?;
+    let _ = writeln!(std::io::stdout(), "{}", image.digest);
+    Ok(Exit::Success)
+}
+
+/// Pulls the configured image on the way to a session, in a process of its own.
+///
+/// # Errors
+///
+/// One line that names the reference.
+pub fn for_session(place: &Place, progress: &dyn Progress) -> Result<(), Failure> {
+    let work = || -> Result<(), Failure> {
+        let store = namespace::open_store(&namespace::map_of(&place.account)?, &place.root)?;
+        pull(
+            &store,
+            &place.config.image,
+            &options(&place.config, &place.directories),
+            progress,
+        )?;
+        Ok(())
+    };
+    run_in_child(|| work().map_err(|failure| failure.line().to_owned()))?.map_err(Failure::new)
+}
+
+/// How registries are reached: what the configuration and the environment say.
+fn options(config: &Config, directories: &Directories) -> PullOptions {
+    let hosts = config.registries.hosts.iter().map(|(name, host)| {
+        (
+            name.clone(),
+            HostConfig {
+                insecure: host.insecure,
+                mirrors: host.mirrors.clone(),
+            },
+        )
+    });
+    let usual = ["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from);
+    let variable = |names: [&str; 2]| names.iter().find_map(|name| std::env::var(name).ok());
+    let auth = [
+        directories
+            .runtime
+            .as_ref()
+            .map(|dir| dir.join("containers/auth.json")),
+        Some(directories.config.join("containers/auth.json")),
+        Some(directories.home.join(".docker/config.json")),
+    ];
+    PullOptions {
+        limits: config.limits.clone(),
+        registries: RegistryConfig {
+            hosts: hosts.collect(),
+            cert_dirs: config
+                .registries
+                .certs
+                .iter()
+                .cloned()
+                .chain(usual)
+                .collect(),
+            proxy: ProxyConfig {
+                http: variable(["http_proxy", "HTTP_PROXY"]),
+                https: variable(["https_proxy", "HTTPS_PROXY"]),
+                no_proxy: variable(["no_proxy", "NO_PROXY"]),
+            },
+            credentials: CredentialSources {
+                files: auth.into_iter().flatten().collect(),
+                helper_dirs: std::env::var_os("PATH")
+                    .map(|p| std::env::split_paths(&p).collect())
+                    .unwrap_or_default(),
+                ..CredentialSources::default()
+            },
+            ..RegistryConfig::default()
+        },
+        ..PullOptions::default()
+    }
+}

@@ -1,0 +1,12 @@
+//! The podspawn command line.
+//!
+//! What the verbs share: the configuration, the exit status, the terminal. Only
+//! this package reads the environment and writes to standard output and error;
+//! images and pods are the business of `podspawn-images` and `podspawn-runtime`.
+
+pub mod account;
+pub mod cli;
+pub mod config;
+pub mod exit;
+pub mod guest;
+pub mod original_command;
