@@ -10,3 +10,4 @@ pub mod config;
 pub mod exit;
 pub mod guest;
 pub mod original_command;
+pub mod output;

@@ -1,22 +1,13 @@
 //! The podspawn command.
 
-use std::io::Write;
-
-use clap::Parser;
-use podspawn::cli::{self, Cli};
+use podspawn::{cli, output};
 
 fn main() {
-    let exit = match cli::run(&Cli::parse()) {
-        Ok(exit) => exit,
-        Err(failure) => {
-            let line: String = failure
-                .line()
-                .chars()
-                .map(|c| if c.is_control() { '?' } else { c })
-                .collect();
-            let _ = writeln!(std::io::stderr(), "podspawn: {line}");
+    let exit = cli::parse(std::env::args_os())
+        .and_then(|cli| cli.map_or(Ok(podspawn::exit::Exit::Success), |cli| cli::run(&cli)))
+        .unwrap_or_else(|failure| {
+            output::failure(failure.line());
             failure.exit()
-        }
-    };
+        });
     exit.leave()
 }

@@ -2,13 +2,18 @@
 //!
 //! Runs in every process that starts as `podspawn`.
 
+pub mod images;
 pub mod namespace;
 pub mod pull;
+pub mod rmi;
 pub mod spawn;
+mod usage;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
+
+pub use usage::parse;
 
 use crate::account::{Account, Directories};
 use crate::config::{self, Config, Locations};
@@ -31,6 +36,10 @@ enum Verb {
     Spawn(spawn::Args),
     /// Fetch an image from a registry into the user's store
     Pull(pull::Args),
+    /// List the images in the user's store
+    Images(images::Args),
+    /// Remove images from the user's store
+    Rmi(rmi::Args),
 }
 
 /// Runs the verb that the arguments name.
@@ -43,6 +52,8 @@ pub fn run(cli: &Cli) -> Result<Exit, Failure> {
     match &cli.verb {
         Verb::Spawn(args) => spawn::run(args, config),
         Verb::Pull(args) => pull::run(args, config),
+        Verb::Images(args) => images::run(args, config),
+        Verb::Rmi(args) => rmi::run(args, config),
     }
 }
 

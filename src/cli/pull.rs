@@ -3,27 +3,34 @@
 //! The verb enters the user's namespace and pulls there. A session, which must
 //! stay a single thread on the host, has a child process do the same.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use podspawn_images::credentials::CredentialSources;
-use podspawn_images::progress::{Progress, Silent};
 use podspawn_images::pull::{PullOptions, pull};
 use podspawn_images::reference::Reference;
 use podspawn_images::registry::{HostConfig, ProxyConfig, RegistryConfig};
 use podspawn_runtime::process::in_child as run_in_child;
+use serde_json::json;
 
 use super::{Place, namespace};
 use crate::account::Directories;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
+use crate::output::progress::Format;
+use crate::output::{self, progress};
 
 /// Arguments of `podspawn pull`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The image, such as ubuntu:24.04 or registry.example/team/image@sha256:…
+    /// The image: ubuntu:24.04, registry.example/team/image@sha256:…
     #[arg(value_name = "REFERENCE")]
     reference: Reference,
+    /// Show nothing but the digest
+    #[arg(long, short)]
+    quiet: bool,
+    /// How to show the progress and the result
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: Format,
 }
 
 /// Pulls, and prints the digest.
@@ -35,8 +42,21 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     let place = Place::of_process(None, named)?;
     let store = namespace::open_store(&namespace::map_of(&place.account)?, &place.root)?;
     let options = options(&place.config, &place.directories);
-    let image = pull(&store, &args.reference, &options, &Silent)?;
-    let _ = writeln!(std::io::stdout(), "{}", image.digest);
+    let progress = progress::of_verb(args.format, args.quiet);
+    let image = pull(&store, &args.reference, &options, &*progress);
+    // Before anything else is said: it may be drawn on the same terminal.
+    drop(progress);
+    let digest = image?.digest.to_string();
+    output::answer(&match args.format {
+        Format::Text => format!("{digest}\n"),
+        Format::Json => {
+            let reference = args.reference.to_string();
+            format!(
+                "{}\n",
+                json!({"event": "image", "reference": reference, "digest": digest})
+            )
+        }
+    })?;
     Ok(Exit::Success)
 }
 
@@ -45,15 +65,13 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
 /// # Errors
 ///
 /// One line that names the reference.
-pub fn for_session(place: &Place, progress: &dyn Progress) -> Result<(), Failure> {
+pub fn for_session(place: &Place) -> Result<(), Failure> {
     let work = || -> Result<(), Failure> {
         let store = namespace::open_store(&namespace::map_of(&place.account)?, &place.root)?;
-        pull(
-            &store,
-            &place.config.image,
-            &options(&place.config, &place.directories),
-            progress,
-        )?;
+        let options = options(&place.config, &place.directories);
+        // Here, not in the session: it has a thread.
+        let progress = progress::of_session();
+        pull(&store, &place.config.image, &options, &*progress)?;
         Ok(())
     };
     run_in_child(|| work().map_err(|failure| failure.line().to_owned()))?.map_err(Failure::new)

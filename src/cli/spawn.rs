@@ -13,7 +13,6 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use podspawn_images::progress::Silent;
 use podspawn_images::store::{Image, Store};
 use podspawn_runtime::pod::{PodName, PodPaths, RunDir, attach_or_launch};
 use podspawn_runtime::session::{self, Action, Session};
@@ -147,7 +146,7 @@ fn spec(
     let image = match stored(config, root, &map)? {
         Some(image) => image,
         None => {
-            pull::for_session(place, &Silent)?;
+            pull::for_session(place)?;
             stored(config, root, &map)?.ok_or_else(|| {
                 Failure::new(format!(
                     "image {} was pulled and is gone again",
