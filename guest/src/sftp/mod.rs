@@ -13,7 +13,8 @@
 //! - memory is bounded: two buffers of fixed size, reused; a length field is
 //!   checked against what arrived before anything is done with it;
 //! - many requests are taken from one read, and their replies leave in one write,
-//!   but never wait for a request that has not arrived.
+//!   but never wait for a request that has not arrived;
+//! - a client that writes before it reads is never waited for ([`transport`]).
 
 pub mod attrs;
 mod extensions;
@@ -23,18 +24,19 @@ mod options;
 pub mod path;
 pub mod policy;
 pub mod server;
+pub mod transport;
 pub mod wire;
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 
 use options::Options;
 use policy::Policy;
 use server::Server;
 pub(crate) use server::retry;
-use wire::{MAX_PACKET, Out};
+use transport::{Descriptors, Sent, Transport};
+use wire::{MAX_PACKET, Out, Short};
 
 /// Two packets of the greatest length, so that moving the rest of one to the front
 /// is rare.
@@ -72,60 +74,99 @@ fn list_requests() -> io::Result<()> {
 }
 
 fn serve_standard(policy: Policy) -> io::Result<()> {
-    // Not through the standard library's own buffers.
-    let mut input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    serve(&mut input, &mut output, Server::new(policy))
+    let input = io::stdin().as_fd().try_clone_to_owned()?;
+    let output = io::stdout().as_fd().try_clone_to_owned()?;
+    serve(&mut Descriptors::new(input, output), Server::new(policy))
 }
 
-/// Serves requests from `input` until it ends.
+/// Serves the requests that come until there are no more.
 ///
 /// # Errors
-/// `input` or `output` failed, or what came is not SFTP and cannot be followed.
-pub fn serve(input: &mut impl Read, output: &mut impl Write, mut server: Server) -> io::Result<()> {
+/// The connection broke, or what came is not SFTP and cannot be followed.
+pub fn serve(transport: &mut impl Transport, mut server: Server) -> io::Result<()> {
     let mut out = Out::with_capacity(SEND + MAX_PACKET + 4);
-    let mut buffer = vec![0; INPUT];
-    let (mut start, mut end) = (0, 0);
+    let mut input = Input {
+        buffer: vec![0; INPUT],
+        start: 0,
+        end: 0,
+        ended: false,
+    };
     loop {
-        match wire::packet_len(&buffer[start..end]) {
-            Err(_) => {
-                send(&mut out, output)?;
-                return Err(ErrorKind::InvalidData.into());
-            }
-            Ok(Some(len)) if end - start >= 4 + len => {
-                let packet = &buffer[start + 4..start + 4 + len];
-                if server.answer(packet, &mut out).is_err() {
-                    send(&mut out, output)?;
-                    return Err(ErrorKind::InvalidData.into());
-                }
-                start += 4 + len;
-                if out.len() >= SEND {
-                    send(&mut out, output)?;
-                }
+        let answered = match input.packet() {
+            Ok(Some(packet)) => server.answer(packet, &mut out),
+            // Sending may have brought in more requests.
+            Ok(None) if !out.is_empty() => {
+                send(&mut out, &mut input, transport)?;
                 continue;
             }
-            Ok(_) => {}
+            Ok(None) => {
+                if input.ended {
+                    return Ok(());
+                }
+                input.fill(transport)?;
+                continue;
+            }
+            Err(error) => Err(error),
+        };
+        if answered.is_err() {
+            send(&mut out, &mut input, transport)?;
+            return Err(ErrorKind::InvalidData.into());
         }
-        send(&mut out, output)?;
-        if start == end {
-            (start, end) = (0, 0);
-        } else if buffer.len() - start < MAX_PACKET + 4 {
-            buffer.copy_within(start..end, 0);
-            (start, end) = (0, end - start);
-        }
-        match input.read(&mut buffer[end..]) {
-            Ok(0) => return Ok(()),
-            Ok(n) => end += n,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        if out.len() >= SEND {
+            send(&mut out, &mut input, transport)?;
         }
     }
 }
 
-fn send(out: &mut Out, output: &mut impl Write) -> io::Result<()> {
-    if !out.is_empty() {
-        output.write_all(out.bytes())?;
-        out.clear();
+/// Sends all replies; takes more requests off the wire where they are in the way.
+fn send(out: &mut Out, input: &mut Input, transport: &mut impl Transport) -> io::Result<()> {
+    let mut sent = 0;
+    while sent < out.len() {
+        match transport.write(&out.bytes()[sent..], !input.ended && input.has_room())? {
+            Sent::Bytes(n) => sent += n,
+            Sent::ReadFirst => input.fill(transport)?,
+        }
     }
+    out.clear();
     Ok(())
+}
+
+/// What was read and not yet answered.
+struct Input {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    ended: bool,
+}
+
+impl Input {
+    /// Takes the next packet, if it is there as a whole.
+    fn packet(&mut self) -> Result<Option<&[u8]>, Short> {
+        let held = &self.buffer[self.start..self.end];
+        match wire::packet_len(held)? {
+            Some(len) if held.len() >= 4 + len => {
+                self.start += 4 + len;
+                Ok(Some(&held[4..4 + len]))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.end - self.start < self.buffer.len()
+    }
+
+    /// Reads once more, with room for a packet of the greatest length.
+    fn fill(&mut self, transport: &mut impl Transport) -> io::Result<()> {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        } else if self.buffer.len() - self.start < MAX_PACKET + 4 || self.end == self.buffer.len() {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        let n = transport.read(&mut self.buffer[self.end..])?;
+        self.end += n;
+        self.ended = n == 0;
+        Ok(())
+    }
 }
