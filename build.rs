@@ -36,12 +36,8 @@ fn build_guest(dir: &Path, target: &str) -> Result<PathBuf, Box<dyn Error>> {
         "guest",
     ]);
     cargo.args(["--target", target, "--target-dir"]).arg(dir);
-    // What the outer cargo says to this build must not leak into the other.
     for (name, _) in env::vars_os() {
-        let text = name.to_string_lossy();
-        let outer =
-            text.starts_with("CARGO_") && !matches!(&*text, "CARGO_HOME" | "CARGO_NET_OFFLINE");
-        if outer || text.starts_with("RUSTC") || text == "CLIPPY_ARGS" {
+        if is_of_the_outer_build(&name.to_string_lossy()) {
             cargo.env_remove(&name);
         }
     }
@@ -54,6 +50,29 @@ fn build_guest(dir: &Path, target: &str) -> Result<PathBuf, Box<dyn Error>> {
         return Err(format!("the guest does not build: {status}").into());
     }
     Ok(dir.join(target).join("guest/podspawn-guest"))
+}
+
+/// Whether a variable speaks about the build that this script is part of: flags
+/// and wrappers (clippy comes as one), the package, its features and its target
+/// directory. How to reach registries, which linker a target has, and the job
+/// server are the same for both.
+fn is_of_the_outer_build(name: &str) -> bool {
+    let shared = [
+        "CARGO_HOME",
+        "CARGO_MAKEFLAGS",
+        "CARGO_NET_",
+        "CARGO_HTTP_",
+        "CARGO_REGISTR",
+    ];
+    let of_a_target = name.starts_with("CARGO_TARGET_")
+        && ["_LINKER", "_RUNNER", "_AR"]
+            .iter()
+            .any(|end| name.ends_with(end));
+    match name {
+        "RUSTC_WORKSPACE_WRAPPER" | "CLIPPY_ARGS" => true,
+        _ if of_a_target => false,
+        _ => name.starts_with("CARGO_") && !shared.iter().any(|start| name.starts_with(start)),
+    }
 }
 
 fn sha256(file: &Path) -> Result<String, Box<dyn Error>> {
