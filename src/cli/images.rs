@@ -20,7 +20,7 @@ pub struct Args {
     /// Show nothing but digests
     #[arg(long, short)]
     quiet: bool,
-    /// How to show the list
+    /// A table for people, or a JSON array
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
 }

@@ -28,7 +28,7 @@ pub struct Args {
     /// Show nothing but the digest
     #[arg(long, short)]
     quiet: bool,
-    /// How to show the progress and the result
+    /// Progress and result for people, or as JSON objects on standard output
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
 }

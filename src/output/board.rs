@@ -148,7 +148,7 @@ impl Board {
             .count();
         let parts = [
             escape(&self.title).into_owned(),
-            format!("{finished} of {} layers", self.layers.len()),
+            format!("{finished} of {}", layers(self.layers.len())),
             format!("{} of {}", size(self.fetched()), size(self.total())),
         ];
         let mut line = parts.join("  ");
@@ -208,6 +208,11 @@ impl Layer {
 /// The first digits of a digest, as lists show them.
 pub(super) fn short(digest: &Digest) -> &str {
     digest.hex().get(..12).unwrap_or(digest.hex())
+}
+
+/// `1 layer`, `7 layers`.
+pub(super) fn layers(count: usize) -> String {
+    format!("{count} layer{}", if count == 1 { "" } else { "s" })
 }
 
 /// Cuts to so many characters.
@@ -303,7 +308,7 @@ mod tests {
     fn a_blob_named_twice_is_one_layer() {
         let mut board = Board::default();
         board.begin("x".into(), &[(digest(1), 5), (digest(1), 5)]);
-        assert_eq!(board.frame(80, 24), ["x  0 of 1 layers  0 B of 5 B"]);
+        assert_eq!(board.frame(80, 24), ["x  0 of 1 layer  0 B of 5 B"]);
     }
 
     proptest! {

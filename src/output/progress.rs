@@ -28,10 +28,13 @@ const REPORT: Duration = Duration::from_millis(250);
 /// What to show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// For people: progress on standard error, the result on standard output
+    // Not doc comments: they would turn the help's one line into five.
+    // For people: progress on standard error, the result on standard output.
     #[default]
+    #[allow(missing_docs)]
     Text,
-    /// One JSON object a line on standard output, the result last
+    // One object a line on standard output, the result last.
+    #[allow(missing_docs)]
     Json,
 }
 
@@ -209,8 +212,8 @@ impl<W: Write + Send> Progress for Lines<W> {
             .map(|(_, size)| *size)
             .fold(0, u64::saturating_add);
         self.say(&format!(
-            "{image}: {} layers, {}",
-            layers.len(),
+            "{image}: {}, {}",
+            super::board::layers(layers.len()),
             text::size(total)
         ));
     }
