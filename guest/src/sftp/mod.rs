@@ -35,7 +35,7 @@ use options::Options;
 use policy::Policy;
 use server::Server;
 pub(crate) use server::retry;
-use transport::{Descriptors, Sent, Transport};
+use transport::{Descriptors, Sent, Transport, Wait};
 use wire::{MAX_PACKET, Out, Short};
 
 /// Two packets of the greatest length, so that moving the rest of one to the front
@@ -84,7 +84,7 @@ fn serve_standard(policy: Policy) -> io::Result<()> {
 /// # Errors
 /// The connection broke, or what came is not SFTP and cannot be followed.
 pub fn serve(transport: &mut impl Transport, mut server: Server) -> io::Result<()> {
-    let mut out = Out::with_capacity(SEND + MAX_PACKET + 4);
+    let mut output = Output::new();
     let mut input = Input {
         buffer: vec![0; INPUT],
         start: 0,
@@ -93,10 +93,10 @@ pub fn serve(transport: &mut impl Transport, mut server: Server) -> io::Result<(
     };
     loop {
         let answered = match input.packet() {
-            Ok(Some(packet)) => server.answer(packet, &mut out),
-            // Sending may have brought in more requests.
-            Ok(None) if !out.is_empty() => {
-                send(&mut out, &mut input, transport)?;
+            Ok(Some(packet)) => server.answer(packet, &mut output.next),
+            // Sending may bring in more requests.
+            Ok(None) if output.waits() => {
+                output.send_all(&mut input, transport)?;
                 continue;
             }
             Ok(None) => {
@@ -109,26 +109,70 @@ pub fn serve(transport: &mut impl Transport, mut server: Server) -> io::Result<(
             Err(error) => Err(error),
         };
         if answered.is_err() {
-            send(&mut out, &mut input, transport)?;
+            output.send_all(&mut input, transport)?;
             return Err(ErrorKind::InvalidData.into());
         }
-        if out.len() >= SEND {
-            send(&mut out, &mut input, transport)?;
+        if output.next.len() >= SEND {
+            output.send_some(&mut input, transport)?;
         }
     }
 }
 
-/// Sends all replies; takes more requests off the wire where they are in the way.
-fn send(out: &mut Out, input: &mut Input, transport: &mut impl Transport) -> io::Result<()> {
-    let mut sent = 0;
-    while sent < out.len() {
-        match transport.write(&out.bytes()[sent..], !input.ended && input.has_room())? {
-            Sent::Bytes(n) => sent += n,
-            Sent::ReadFirst => input.fill(transport)?,
+/// Replies on their way: those being sent, and those that are made meanwhile, so that
+/// a file is read while the client takes what was read before.
+struct Output {
+    sending: Out,
+    sent: usize,
+    next: Out,
+}
+
+impl Output {
+    fn new() -> Self {
+        let out = || Out::with_capacity(SEND + MAX_PACKET + 4);
+        Self {
+            sending: out(),
+            sent: 0,
+            next: out(),
         }
     }
-    out.clear();
-    Ok(())
+
+    fn waits(&self) -> bool {
+        self.sent < self.sending.len() || !self.next.is_empty()
+    }
+
+    /// Waits until all that is being sent is sent, and goes on to the next, as far as
+    /// that can be done without waiting.
+    fn send_some(&mut self, input: &mut Input, transport: &mut impl Transport) -> io::Result<()> {
+        while self.sent < self.sending.len() {
+            let readable = !input.ended && input.has_room();
+            let wait = if readable {
+                Wait::ToWriteOrRead
+            } else {
+                Wait::ToWrite
+            };
+            match transport.write(&self.sending.bytes()[self.sent..], wait)? {
+                Sent::Bytes(n) => self.sent += n,
+                Sent::ReadFirst => input.fill(transport)?,
+                Sent::NotNow => {}
+            }
+        }
+        self.sending.clear();
+        std::mem::swap(&mut self.sending, &mut self.next);
+        self.sent = 0;
+        if !self.sending.is_empty()
+            && let Sent::Bytes(n) = transport.write(self.sending.bytes(), Wait::No)?
+        {
+            self.sent = n;
+        }
+        Ok(())
+    }
+
+    fn send_all(&mut self, input: &mut Input, transport: &mut impl Transport) -> io::Result<()> {
+        while self.waits() {
+            self.send_some(input, transport)?;
+        }
+        Ok(())
+    }
 }
 
 /// What was read and not yet answered.

@@ -15,13 +15,26 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use super::server::retry;
 
+/// What to do where nothing can be written at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Leave it.
+    No,
+    /// Wait until something can be written.
+    ToWrite,
+    /// Wait until something can be written or read.
+    ToWriteOrRead,
+}
+
 /// What came of an attempt to write.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
     /// So many bytes are written.
     Bytes(usize),
     /// Nothing can be written now, but something can be read.
     ReadFirst,
+    /// Nothing can be written now.
+    NotNow,
 }
 
 /// A connection to a client.
@@ -32,12 +45,11 @@ pub trait Transport {
     /// The connection is broken.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Writes some of `bytes`. With `may_read` it does not wait for that while there is
-    /// something to read.
+    /// Writes some of `bytes`.
     ///
     /// # Errors
     /// The connection is broken.
-    fn write(&mut self, bytes: &[u8], may_read: bool) -> io::Result<Sent>;
+    fn write(&mut self, bytes: &[u8], otherwise: Wait) -> io::Result<Sent>;
 }
 
 /// Two descriptors: a socket or two pipes.
@@ -73,7 +85,7 @@ impl Transport for Descriptors {
         }
     }
 
-    fn write(&mut self, bytes: &[u8], may_read: bool) -> io::Result<Sent> {
+    fn write(&mut self, bytes: &[u8], otherwise: Wait) -> io::Result<Sent> {
         // Where a stream is, as an offset.
         const HERE: u64 = u64::MAX;
         loop {
@@ -90,14 +102,16 @@ impl Transport for Descriptors {
                 Err(Errno::AGAIN) => {
                     let output = PollFd::new(self.output.as_fd(), PollFlags::POLLOUT);
                     let input = PollFd::new(self.input.as_fd(), PollFlags::POLLIN);
-                    if may_read {
-                        let mut both = [input, output];
-                        wait(&mut both)?;
-                        if both[0].any() == Some(true) {
-                            return Ok(Sent::ReadFirst);
+                    match otherwise {
+                        Wait::No => return Ok(Sent::NotNow),
+                        Wait::ToWrite => wait(&mut [output])?,
+                        Wait::ToWriteOrRead => {
+                            let mut both = [input, output];
+                            wait(&mut both)?;
+                            if both[0].any() == Some(true) {
+                                return Ok(Sent::ReadFirst);
+                            }
                         }
-                    } else {
-                        wait(&mut [output])?;
                     }
                 }
                 Err(Errno::PIPE) => return Err(io::ErrorKind::BrokenPipe.into()),
