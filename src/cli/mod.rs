@@ -20,10 +20,21 @@ use crate::config::{self, Config, Locations};
 use crate::exit::{Exit, Failure};
 
 /// ssh alice@host lands in alice's own container, without a container daemon
+///
+/// sshd runs `podspawn spawn` for every session of a container user; the other
+/// commands look after the images that a user's pods are made of. Everything
+/// runs as that user.
+///
+/// A failure of podspawn itself is one line on standard error and exit status
+/// 125. 126 and 127 mean that a session's command could not be executed or was
+/// not found; any other status is the command's own.
 #[derive(Debug, Parser)]
 #[command(name = "podspawn", version, disable_help_subcommand = true)]
 pub struct Cli {
     /// The server's configuration, instead of /etc/podspawn/config.yaml
+    ///
+    /// It must belong to root or to the user, and nobody else may write to it.
+    /// Files for single users are looked for in the directory `users` beside it.
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -33,12 +44,28 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run the session that sshd started, in the user's pod (for ForceCommand)
+    ///
+    /// Does what the client asked for, by SSH_ORIGINAL_COMMAND: a shell, a
+    /// command or sftp. The pod is made by the first session and joined by the
+    /// others; an image that is missing is pulled first, with its progress on
+    /// the terminal if there is one. Ends as the command ended: with its status,
+    /// or killed by the same signal.
     Spawn(spawn::Args),
     /// Fetch an image from a registry into the user's store
+    ///
+    /// Prints the image's digest. Layers that are in the store already are not
+    /// fetched, whatever image they came with, and what was complete when a pull
+    /// was interrupted need not be fetched again. User names and passwords are
+    /// those that docker or podman have stored.
     Pull(pull::Args),
     /// List the images in the user's store
+    ///
+    /// The sizes are those of the compressed layers.
     Images(images::Args),
     /// Remove images from the user's store
+    ///
+    /// An image loses the given name. With its last name it is deleted, and with
+    /// it the layers that no other image has; while a pod uses it, it stays.
     Rmi(rmi::Args),
 }
 

@@ -22,7 +22,7 @@ use crate::output::{self, progress};
 /// Arguments of `podspawn pull`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The image: ubuntu:24.04, registry.example/team/image@sha256:…
+    /// The image: ubuntu:24.04, registry.example/team/image@sha256:DIGEST
     #[arg(value_name = "REFERENCE")]
     reference: Reference,
     /// Show nothing but the digest

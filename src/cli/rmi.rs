@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use podspawn_images::reference::Reference;
-use podspawn_images::store::{Removed, Store};
+use podspawn_images::store::{Removed, Store, StoreError};
 
 use super::{Place, namespace};
 use crate::exit::{Exit, Failure, chain};
@@ -31,10 +31,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     let (ownership, container_root) = namespace::ownership(&map);
     // A store is not made only to find nothing in it.
     if Store::open_outside(&place.root, ownership, container_root)?.is_none() {
-        return Err(Failure::new(format!(
-            "no such image: {}",
-            args.references[0]
-        )));
+        return Err(StoreError::NoSuchImage(args.references[0].to_string()).into());
     }
     let store = namespace::open_store(&map, &place.root)?;
     let mut exit = Exit::Success;
