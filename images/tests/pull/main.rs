@@ -5,9 +5,12 @@
 //! this test's own: they are the adversary, and stand in for nothing.
 
 mod content;
+mod hostile;
 mod http;
+mod protected;
 mod real;
 mod registry;
+mod secured;
 
 use std::io::Write as _;
 use std::sync::Mutex;

@@ -191,8 +191,9 @@ fn big_layers_arrive_whole_and_progress_tells() {
             fetched: total,
             total,
         };
+        let wanted = layer.digest();
         let mut events = recorder.events.lock().unwrap().clone();
-        events.retain(|(digest, _)| *digest == layer.digest());
+        events.retain(|(digest, _)| *digest == wanted);
         let fetched: Vec<u64> = events
             .iter()
             .filter_map(|(_, event)| match event {
