@@ -1,7 +1,8 @@
 //! Property tests of the SFTP decoder and encoder.
 
 use podspawn_guest::sftp::attrs::Attrs;
-use podspawn_guest::sftp::wire::{MAX_PACKET, Out, Packet, Reader, Request, packet_len};
+use podspawn_guest::sftp::reply::Out;
+use podspawn_guest::sftp::wire::{MAX_PACKET, Packet, Reader, Request, packet_len};
 use proptest::prelude::*;
 
 fn attrs() -> impl Strategy<Value = Attrs> {

@@ -11,7 +11,8 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, Timespec, Timestamp
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
-use super::wire::{Put, Reader, Short};
+use super::reply::Put;
+use super::wire::{Reader, Short};
 
 const SIZE: u32 = 0x01;
 const UIDGID: u32 = 0x02;

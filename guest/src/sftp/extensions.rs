@@ -7,8 +7,9 @@ use rustix::fs::{StatVfs, StatVfsMountFlags};
 use rustix::io::Errno;
 
 use super::path;
+use super::reply::{Out, Put};
 use super::server::{Server, Status, retry};
-use super::wire::{Code, CopyData, MAX_DATA, MAX_PACKET, Out, Put, Reader, kind};
+use super::wire::{Code, CopyData, MAX_DATA, MAX_PACKET, Reader, kind};
 
 impl Server {
     pub(super) fn put_statvfs(id: u32, stat: &StatVfs, out: &mut Out) -> Result<(), Status> {

@@ -23,6 +23,7 @@ pub mod names;
 mod options;
 pub mod path;
 pub mod policy;
+pub mod reply;
 pub mod server;
 pub mod transport;
 pub mod wire;
@@ -33,10 +34,11 @@ use std::os::fd::AsFd;
 
 use options::Options;
 use policy::Policy;
+use reply::Out;
 use server::Server;
 pub(crate) use server::retry;
 use transport::{Descriptors, Sent, Transport, Wait};
-use wire::{MAX_PACKET, Out, Short};
+use wire::{MAX_PACKET, Short};
 
 /// Two packets of the greatest length, so that moving the rest of one to the front
 /// is rare.

@@ -15,7 +15,8 @@ use super::handles::{Handles, Open};
 use super::names::Names;
 use super::path;
 use super::policy::Policy;
-use super::wire::{Code, MAX_DATA, Out, Packet, Put, Request, Short, VERSION, kind, open};
+use super::reply::{Out, Put};
+use super::wire::{Code, MAX_DATA, Packet, Request, Short, VERSION, kind, open};
 
 /// A listing's reply ends after this many bytes: every client takes packets of 34,000.
 const NAMES_ENOUGH: usize = 30_000;
