@@ -22,6 +22,35 @@ pub(crate) struct Attributes {
     pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+impl Attributes {
+    /// Those of a directory that no layer states.
+    pub(crate) fn unstated() -> Attributes {
+        Attributes {
+            mode: 0o755,
+            ..Attributes::default()
+        }
+    }
+
+    /// Whether this is an extended attribute that a layer may bring. Those that overlay or
+    /// fuse-overlayfs take orders from are not for images to set, and the labels of security
+    /// modules are the host's business.
+    pub(crate) fn may_have(name: &[u8]) -> bool {
+        let orders: [&[u8]; 3] = [
+            b"user.overlay.",
+            b"user.fuseoverlayfs.",
+            b"user.containers.",
+        ];
+        if orders.iter().any(|prefix| name.starts_with(prefix)) {
+            return false;
+        }
+        name.starts_with(b"user.")
+            || matches!(
+                name,
+                b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default"
+            )
+    }
+}
+
 /// For ids that mean nobody here: the kernel's own overflow id, and everybody's `nobody`.
 const NOBODY: u32 = 65534;
 
@@ -153,31 +182,13 @@ fn times(mtime: Time) -> Timestamps {
     }
 }
 
-/// Attributes that a layer may bring. Those that overlay or fuse-overlayfs take orders from are not
-/// for images to set, and labels of security modules are the host's business.
-fn is_kept(name: &[u8]) -> bool {
-    let orders: [&[u8]; 3] = [
-        b"user.overlay.",
-        b"user.fuseoverlayfs.",
-        b"user.containers.",
-    ];
-    if orders.iter().any(|prefix| name.starts_with(prefix)) {
-        return false;
-    }
-    name.starts_with(b"user.")
-        || matches!(
-            name,
-            b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default"
-        )
-}
-
 fn set_xattrs(
     file: BorrowedFd<'_>,
     xattrs: &[(Vec<u8>, Vec<u8>)],
     skipped: &mut Skipped,
 ) -> io::Result<()> {
     for (name, value) in xattrs {
-        if !is_kept(name) {
+        if !Attributes::may_have(name) {
             skipped.xattrs += 1;
             continue;
         }
@@ -250,7 +261,7 @@ mod tests {
     #[test]
     fn orders_to_overlay_are_not_kept() {
         for kept in ["user.mime_type", "security.capability", "user.overlaying"] {
-            assert!(is_kept(kept.as_bytes()), "{kept}");
+            assert!(Attributes::may_have(kept.as_bytes()), "{kept}");
         }
         for dropped in [
             "user.overlay.opaque",
@@ -262,7 +273,7 @@ mod tests {
             "",
             "x",
         ] {
-            assert!(!is_kept(dropped.as_bytes()), "{dropped}");
+            assert!(!Attributes::may_have(dropped.as_bytes()), "{dropped}");
         }
     }
 

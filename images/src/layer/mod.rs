@@ -30,8 +30,9 @@ use crate::limits::Limits;
 use crate::store::{LayerRecord, LayerStaging, StoreError};
 use crate::tar::TarError;
 
-use attributes::Attributes;
+pub(crate) use attributes::{Attributes, Owners};
 pub use path::PathFault;
+pub(crate) use path::split;
 
 /// How a blob is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -494,10 +494,7 @@ impl Tree {
         };
         // In order, a directory comes before what is in it.
         let dirs = std::mem::take(&mut self.dirs);
-        let unstated = Attributes {
-            mode: 0o755,
-            ..Attributes::default()
-        };
+        let unstated = Attributes::unstated();
         for (path, dir) in dirs.into_iter().rev() {
             let fd = self.open(&path)?;
             if dir.opaque {

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
+use super::fixup::Plan;
+use super::stack::{Level, Stack};
 use super::{Image, Inner, LayerRecord, Store, StoreError, layout, staging, tree};
 use crate::digest::Digest;
 use crate::document::{Document, DocumentError};
@@ -69,20 +71,32 @@ impl Inner {
         let place = self.layout.image(digest);
         if fs::symlink_metadata(&place).is_err() {
             self.check_layers(layers)?;
-            let (staged, _lock) = self.temporary_dir("image")?;
+            let levels = layers
+                .iter()
+                .map(|layer| Level::open(layer.digest.clone(), self.layout.layer(&layer.digest)));
+            let stack = Stack::new(levels.collect::<Result<Vec<_>, _>>()?)?;
+            let plan = Plan::of(&stack)?;
+            let (staged, lock) = self.temporary_dir("image")?;
             let put = |name: &str, bytes: &[u8]| {
                 let path = staged.join(name);
                 write_synced(&path, bytes).map_err(StoreError::io("write", &path))
             };
             let mut list = String::new();
-            for layer in layers {
-                list.push_str(&layer.digest.file_name());
+            for level in &stack.levels {
+                list.push_str(&level.digest.file_name());
                 list.push('\n');
+            }
+            if !plan.is_empty() {
+                list.push_str("fixup\n");
             }
             let filled = put("manifest.json", manifest)
                 .and_then(|()| put("config.json", config))
                 .and_then(|()| put("layers", list.as_bytes()))
                 .and_then(|()| {
+                    if !plan.is_empty() {
+                        plan.make(&stack, &staged.join("fixup"), self.ownership)?;
+                        rustix::fs::syncfs(&lock).map_err(StoreError::io("sync", &staged))?;
+                    }
                     layout::sync_dir(&staged).map_err(StoreError::io("sync", &staged))?;
                     match fs::rename(&staged, &place) {
                         // Another process was faster with the same image.

@@ -48,10 +48,12 @@
 
 mod commit;
 mod error;
+mod fixup;
 mod layout;
 mod lock;
 mod record;
 mod remove;
+mod stack;
 mod staging;
 mod tree;
 
