@@ -20,20 +20,28 @@ need_ttys() {
         - "${group:-5}")
 }
 
-# pasta needs /dev/net/tun, which every distribution opens and some test machines do not.
-open_tun() {
-    local mode
-    if [ ! -e /dev/net/tun ]; then
-        { mkdir -p /dev/net && mknod /dev/net/tun c 10 200; } 2>/dev/null || return 0
+# pasta needs /dev/net/tun and sshfs /dev/fuse, which every distribution opens to users and some
+# test machines do not.
+open_devices() {
+    open_device /dev/net/tun 10 200
+    open_device /dev/fuse 10 229
+}
+
+open_device() {
+    local path=$1 mode
+    is_root && in_ci || return 0
+    if [ ! -e "$path" ]; then
+        mkdir -p "$(dirname "$path")"
+        mknod -m 666 "$path" c "$2" "$3" || return 0
+        on_exit rm -f "$path"
     fi
-    mode=$(stat -c %a /dev/net/tun)
+    mode=$(stat -c %a "$path")
     case $mode in
         *6 | *7) ;;
         *)
-            is_root && in_ci || return 0
-            say "opening /dev/net/tun to users until the end (it was $mode)"
-            chmod 666 /dev/net/tun
-            on_exit chmod "$mode" /dev/net/tun
+            say "opening $path to users until the end (it was $mode)"
+            chmod 666 "$path"
+            on_exit chmod "$mode" "$path"
             ;;
     esac
 }

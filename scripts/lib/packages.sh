@@ -12,7 +12,7 @@ packages_for() {
         # A registry, tools that read images independently, and the clients that users have.
         test)
             echo docker-registry skopeo umoci acl attr libcap2-bin procps shellcheck \
-                tmux sshfs lftp rsync git curl python3-paramiko ncurses-term
+                tmux sshfs lftp rsync git curl python3-paramiko python3-asyncssh ansible-core ncurses-term
             ;;
     esac
 }

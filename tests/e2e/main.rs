@@ -1,0 +1,50 @@
+//! End-to-end tests: a real sshd, the real clients, a real registry, real images.
+//!
+//! `scripts/test` prepares all of that and runs this program as an ordinary user; on its own
+//! it says so and does nothing. Each module is one topic, each function one test.
+
+mod identity;
+mod images;
+mod lifecycle;
+mod quoting;
+mod session;
+mod single_id;
+mod support;
+mod transfer;
+mod tty;
+
+use libtest_mimic::{Arguments, Trial};
+use support::{host, setup};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let Some(setup) = setup::read() else { return };
+    let mut trials = Vec::new();
+    let mut add = |topic: &str, tests: support::Tests| {
+        for (name, test) in tests {
+            trials.push(support::trial(format!("{topic}::{name}"), test));
+        }
+    };
+    if setup.single_id {
+        add("single_id", single_id::all());
+    } else {
+        add("session", session::all());
+        add("quoting", quoting::all());
+        add("identity", identity::all());
+        if setup.ttys {
+            add("tty", tty::all());
+        } else {
+            support::say(
+                "skipped: tty: an sshd that is not root gets no terminals on this machine",
+            );
+        }
+        add("images", images::all());
+        add("lifecycle", lifecycle::all());
+        for (image, tests) in transfer::all() {
+            add(&format!("transfer::{image}"), tests);
+        }
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials.into_iter().collect::<Vec<Trial>>());
+    host::end_shared();
+    conclusion.exit();
+}
