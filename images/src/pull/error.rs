@@ -60,6 +60,9 @@ impl Failure {
             FailureKind::Tls if self.message.contains("corrupt message") => format!(
                 "it seems to speak plain HTTP: set registries.{host}.insecure if that is meant"
             ),
+            FailureKind::Tls if self.message.contains("CertificateRequired") => {
+                format!("put a client certificate and its key into certs.d/{host}/")
+            }
             FailureKind::Tls => format!(
                 "put the certificate of its authority into certs.d/{host}/ca.crt, or set \
                  registries.{host}.insecure"

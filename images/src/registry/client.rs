@@ -235,7 +235,7 @@ impl Site {
             }
         };
         match self.get_by(http, second, path, headers).await {
-            Err(second) if !more_telling(&second) => Err(error),
+            Err(second) if !more_telling(&error, &second) => Err(error),
             settled => {
                 let _ = self.scheme.set(second);
                 settled
@@ -296,6 +296,7 @@ impl Site {
                     .renew(http, &self.endpoint, headers, &used, scheme, answer.reach)
                     .await?
                 {
+                    http.drain(&answer.host, answer.response).await;
                     continue;
                 }
             }
@@ -328,9 +329,11 @@ fn speaks_otherwise(scheme: &str, error: &RequestError) -> bool {
 }
 
 /// Whether the second scheme's failure says more than the first's: not when
-/// nobody answered, or answered in something that is not TLS.
-fn more_telling(second: &RequestError) -> bool {
+/// nobody answered, or answered in something that is not TLS. A server that
+/// said in words that it is the other scheme's is believed.
+fn more_telling(first: &RequestError, second: &RequestError) -> bool {
     match second.kind {
+        _ if first.kind == FailureKind::Protocol => true,
         FailureKind::Connection | FailureKind::Stalled => false,
         FailureKind::Tls => second.message.contains("peer certificate"),
         _ => true,

@@ -108,6 +108,15 @@ impl RequestError {
         if let Some(refused) = find::<AddressRefused>(error) {
             return Self::new(FailureKind::Redirect, refused.to_string());
         }
+        if let Some(Unresolved(why)) = find::<Unresolved>(error) {
+            let message = format!("cannot find {host}: {}", visible(why, 200));
+            let mut error = Self::passing(FailureKind::Connection, message);
+            // The resolver's own words for a name that nobody has.
+            if why.contains("not known") || why.contains("No address") {
+                error.again = Again::Never;
+            }
+            return error;
+        }
         if let Some(tls) = find::<rustls::Error>(error) {
             let message = format!("TLS with {host} failed: {}", visible(&tls.to_string(), 200));
             return Self::new(FailureKind::Tls, message);
@@ -143,6 +152,11 @@ impl RequestError {
      (name it under registries in the configuration to allow it)"
 )]
 pub(crate) struct AddressRefused(pub String);
+
+/// A name that could not be resolved, in the resolver's words.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Unresolved(pub String);
 
 /// Looks for a `T` among the causes, inside I/O errors too.
 fn find<T: std::error::Error + 'static>(error: &reqwest::Error) -> Option<&T> {

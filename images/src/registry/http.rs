@@ -19,7 +19,7 @@ use reqwest::{Response, Url};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::config::{RegistryConfig, Timeouts, is_loopback};
-use super::error::{AddressRefused, FailureKind, RequestError, message_of, of_status};
+use super::error::{AddressRefused, FailureKind, RequestError, Unresolved, message_of, of_status};
 use super::reach::Reach;
 use super::retry::retry_after;
 use super::tls::{self, Trust};
@@ -153,6 +153,7 @@ impl Http {
                 // Once gone it stays gone, though a later hop lead back.
                 authorization = None;
             }
+            self.drain(&host, response).await;
             url = target;
         }
         let message = format!(
@@ -278,6 +279,15 @@ impl Http {
         builder.build().map_err(unusable)
     }
 
+    /// Reads a short body that nobody wants, so that the connection can be used
+    /// again.
+    pub async fn drain(&self, host: &str, response: Response) {
+        let short = |length| length <= MAX_ERROR_BODY as u64;
+        if response.content_length().is_some_and(short) {
+            let _ = self.read(host, response, MAX_ERROR_BODY, "message").await;
+        }
+    }
+
     /// The failure that an answer with an unwelcome status stands for.
     pub async fn failure(&self, answer: Answer) -> RequestError {
         let Answer { response, host, .. } = answer;
@@ -377,8 +387,10 @@ impl Resolve for Guard {
     fn resolve(&self, name: Name) -> Resolving {
         let reach = self.0;
         Box::pin(async move {
-            let found: Vec<SocketAddr> =
-                tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0))
+                .await
+                .map_err(|e| Unresolved(e.to_string()))?
+                .collect();
             let any = !found.is_empty();
             let allowed: Vec<SocketAddr> =
                 found.into_iter().filter(|a| reach.allows(a.ip())).collect();
@@ -387,5 +399,52 @@ impl Resolve for Guard {
             }
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::error::Again;
+
+    fn send(url: &str, reach: Reach) -> RequestError {
+        let http = Http::new(RegistryConfig::default(), Timeouts::default()).unwrap();
+        let request = Request {
+            url: url.parse().unwrap(),
+            headers: HeaderMap::new(),
+            authorization: None,
+            reach,
+            form: None,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(http.send(request)).err().unwrap()
+    }
+
+    #[test]
+    fn a_name_that_nobody_has_is_final() {
+        // No label may be so long: the resolver says so without asking anybody.
+        let error = send(&format!("http://{}.x/", "a".repeat(64)), Reach::ANYWHERE);
+        assert!(error.message.contains("cannot find"), "{error}");
+        assert_eq!(error.again, Again::Never);
+    }
+
+    #[test]
+    fn names_are_judged_by_what_they_resolve_to() {
+        let error = send("http://localhost:1/", Reach::from(None));
+        assert_eq!(error.kind, FailureKind::Redirect, "{error}");
+        let error = send("http://localhost:1/", Reach::ANYWHERE);
+        assert_eq!(error.kind, FailureKind::Connection, "{error}");
+    }
+
+    #[test]
+    fn a_host_has_all_its_names() {
+        let names = |url: &str| names(&url.parse().unwrap());
+        assert_eq!(names("https://h.x/a"), ["h.x", "h.x:443"]);
+        assert_eq!(names("https://h.x:5000/a"), ["h.x:5000"]);
+        assert_eq!(names("http://[::1]:5000/?q"), ["[::1]:5000"]);
+        assert!(names("https://registry-1.docker.io/").contains(&"docker.io".to_owned()));
     }
 }
