@@ -21,7 +21,7 @@ pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.
 /// Docker schema 2 manifest list.
 pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+pub(crate) const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
 /// The media types to ask a registry for.
 pub const ACCEPT: [&str; 4] = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST];
@@ -439,6 +439,17 @@ pub fn platform_name(platform: &Platform) -> String {
         Some(variant) => format!("{base}/{variant}"),
         None => base,
     }
+}
+
+/// Refuses what `offered` means if `wanted` cannot run it.
+pub(crate) fn check_platform(wanted: &Platform, offered: Platform) -> Result<(), DocumentError> {
+    if wanted.os() == offered.os() && wanted.architecture() == offered.architecture() {
+        return Ok(());
+    }
+    Err(DocumentError::Platform {
+        wanted: platform_name(wanted),
+        available: vec![platform_name(&offered)],
+    })
 }
 
 /// How well `offered` serves `wanted`: larger is better, `None` not at all.

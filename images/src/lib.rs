@@ -3,6 +3,7 @@
 //! Synchronous for the caller. Nothing here prints, exits, or reads the environment; what is needed
 //! of the process (its user namespace, its ids) the caller has arranged before.
 
+pub mod archive;
 pub mod credentials;
 pub mod digest;
 pub mod document;

@@ -8,6 +8,8 @@
 pub struct Limits {
     /// One layer after decompression, the archive's own headers included.
     pub expanded: u64,
+    /// An image archive that has to be decompressed, or copied from a pipe, before it can be read.
+    pub archive: u64,
     /// Entries of one layer.
     pub entries: u64,
     /// Components of a path within a layer.
@@ -33,6 +35,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             expanded: 32 << 30,
+            archive: 64 << 30,
             entries: 2_000_000,
             depth: 256,
             pax: 1 << 20,

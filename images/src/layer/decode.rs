@@ -5,14 +5,14 @@ use std::io::{self, BufRead, Read};
 use super::Compression;
 
 /// A reader of the uncompressed archive in `blob`.
-pub(super) enum Decoder<B: BufRead> {
+pub(crate) enum Decoder<B: BufRead> {
     Plain(B),
     Gzip(Box<flate2::bufread::MultiGzDecoder<B>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, B>>),
 }
 
 impl<B: BufRead> Decoder<B> {
-    pub(super) fn new(
+    pub(crate) fn new(
         blob: B,
         compression: Compression,
         zstd_window_log: u32,

@@ -31,8 +31,9 @@ use crate::store::{LayerRecord, LayerStaging, StoreError};
 use crate::tar::TarError;
 
 pub(crate) use attributes::{Attributes, Owners};
+pub(crate) use decode::Decoder;
 pub use path::PathFault;
-pub(crate) use path::split;
+pub(crate) use path::{clean, split};
 
 /// How a blob is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,6 +44,17 @@ pub enum Compression {
     Gzip,
     /// RFC 8878, of any number of frames.
     Zstd,
+}
+
+impl Compression {
+    /// The media type of such a layer in a Docker schema 2 manifest.
+    pub(crate) fn docker_media_type(self) -> &'static str {
+        match self {
+            Compression::None => "application/vnd.docker.image.rootfs.diff.tar",
+            Compression::Gzip => "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            Compression::Zstd => "application/vnd.docker.image.rootfs.diff.tar.zstd",
+        }
+    }
 }
 
 /// A layer as manifest and configuration describe it.

@@ -2,17 +2,15 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
-
-use rustix::fs::FlockOperation;
+use std::path::Path;
 
 use super::fixup::Plan;
+use super::scratch::Scratch;
 use super::stack::{Level, Stack};
-use super::{Image, Inner, LayerRecord, Store, StoreError, layout, staging, tree};
+use super::{Image, Inner, LayerRecord, Store, StoreError, layout};
 use crate::digest::Digest;
-use crate::document::{Document, DocumentError};
+use crate::document::{self, DocumentError};
 use crate::layer::LayerDescriptor;
 use crate::limits::Limits;
 use crate::reference::Reference;
@@ -27,28 +25,34 @@ impl Store {
         names: &[Reference],
     ) -> Result<Image, StoreError> {
         let inner = &self.inner;
-        let limits = Limits::default();
-        let Document::Manifest(parsed) = Document::parse(manifest, None, &limits)? else {
-            return Err(DocumentError::Unsupported("an index is not an image".into()).into());
-        };
         let digest = Digest::of(manifest);
+        // Whoever brings them has decided how large they may be.
+        let parsed = document::parse_stored_manifest(manifest)?;
+        let limits = Limits {
+            config: usize::MAX,
+            ..Limits::default()
+        };
+        if parsed.layers.len() > limits.layers {
+            return Err(DocumentError::Layers {
+                found: parsed.layers.len(),
+                limit: limits.layers,
+            }
+            .into());
+        }
         let configuration = parsed.parse_config(config, &limits)?;
         let layers = parsed.layer_descriptors(&configuration)?;
 
-        // A claim of its own for the time of the commit, then those of begin_layer are given up.
-        inner.claim(layers.iter().map(|layer| &layer.digest))?;
+        // A claim of its own for the time of the commit; those of begin_layer are given up after.
+        let blobs = || layers.iter().map(|layer| &layer.digest);
+        inner.claim(blobs())?;
         let committed = inner.commit(&digest, manifest, config, &layers, names);
         let image = committed.and_then(|()| {
             let image = self.image_by_digest(&digest)?;
             image.ok_or_else(|| StoreError::NoSuchImage(digest.to_string()))
         });
-        inner
-            .claims
-            .release(layers.iter().map(|layer| &layer.digest));
+        inner.claims.release(blobs());
         if image.is_ok() {
-            inner
-                .claims
-                .release(layers.iter().map(|layer| &layer.digest));
+            inner.claims.release(blobs());
         }
         image
     }
@@ -71,49 +75,54 @@ impl Inner {
         let place = self.layout.image(digest);
         if fs::symlink_metadata(&place).is_err() {
             self.check_layers(layers)?;
-            let levels = layers
-                .iter()
-                .map(|layer| Level::open(layer.digest.clone(), self.layout.layer(&layer.digest)));
-            let stack = Stack::new(levels.collect::<Result<Vec<_>, _>>()?)?;
-            let plan = Plan::of(&stack)?;
-            let (staged, lock) = self.temporary_dir("image")?;
-            let put = |name: &str, bytes: &[u8]| {
-                let path = staged.join(name);
-                write_synced(&path, bytes).map_err(StoreError::io("write", &path))
-            };
-            let mut list = String::new();
-            for level in &stack.levels {
-                list.push_str(&level.digest.file_name());
-                list.push('\n');
+            let staged = self.stage_image(manifest, config, layers)?;
+            match fs::rename(staged.path(), &place) {
+                // Another process was faster with the same image.
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                renamed => renamed.map_err(StoreError::io("make", &place))?,
             }
-            if !plan.is_empty() {
-                list.push_str("fixup\n");
-            }
-            let filled = put("manifest.json", manifest)
-                .and_then(|()| put("config.json", config))
-                .and_then(|()| put("layers", list.as_bytes()))
-                .and_then(|()| {
-                    if !plan.is_empty() {
-                        plan.make(&stack, &staged.join("fixup"), self.ownership)?;
-                        rustix::fs::syncfs(&lock).map_err(StoreError::io("sync", &staged))?;
-                    }
-                    layout::sync_dir(&staged).map_err(StoreError::io("sync", &staged))?;
-                    match fs::rename(&staged, &place) {
-                        // Another process was faster with the same image.
-                        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                            tree::remove(&staged).map_err(StoreError::io("remove", &staged))
-                        }
-                        renamed => renamed.map_err(StoreError::io("make", &place)),
-                    }
-                });
-            if filled.is_err() {
-                let _ = tree::remove(&staged);
-            }
-            filled?;
             let images = self.layout.images();
             layout::sync_dir(&images).map_err(StoreError::io("sync", &images))?;
         }
         names.iter().try_for_each(|name| self.name(digest, name))
+    }
+
+    /// Puts together what goes into `images`, and sees it onto the disk.
+    fn stage_image(
+        &self,
+        manifest: &[u8],
+        config: &[u8],
+        layers: &[LayerDescriptor],
+    ) -> Result<Scratch, StoreError> {
+        let mut levels = Vec::new();
+        for layer in layers {
+            let dir = self.layout.layer(&layer.digest);
+            levels.push(Level::open(layer.digest.clone(), dir)?);
+        }
+        let stack = Stack::new(levels)?;
+        let plan = Plan::of(&stack)?;
+        let mut list = String::new();
+        for level in &stack.levels {
+            list.push_str(&level.digest.file_name());
+            list.push('\n');
+        }
+        let staged = self.scratch("image")?;
+        if !plan.is_empty() {
+            list.push_str("fixup\n");
+            plan.make(&stack, &staged.path().join("fixup"), self.ownership)?;
+            rustix::fs::syncfs(staged.dir()).map_err(StoreError::io("sync", staged.path()))?;
+        }
+        let files = [
+            ("manifest.json", manifest),
+            ("config.json", config),
+            ("layers", list.as_bytes()),
+        ];
+        for (name, bytes) in files {
+            let path = staged.path().join(name);
+            write_synced(&path, bytes).map_err(StoreError::io("write", &path))?;
+        }
+        layout::sync_dir(staged.path()).map_err(StoreError::io("sync", staged.path()))?;
+        Ok(staged)
     }
 
     fn check_layers(&self, layers: &[LayerDescriptor]) -> Result<(), StoreError> {
@@ -136,32 +145,12 @@ impl Inner {
     fn name(&self, digest: &Digest, name: &Reference) -> Result<(), StoreError> {
         let name = name.to_string();
         let place = self.layout.reference(&name);
-        let (staged, _lock) = self.temporary_dir("ref")?;
-        let file = staged.join("ref");
+        let scratch = self.scratch("ref")?;
+        let file = scratch.path().join("ref");
         let written = write_synced(&file, format!("{digest}\n{name}\n").as_bytes())
             .and_then(|()| fs::rename(&file, &place))
             .and_then(|()| layout::sync_dir(&self.layout.refs()));
-        let _ = tree::remove(&staged);
         written.map_err(StoreError::io("write", &place))
-    }
-
-    /// A new locked directory in `tmp`.
-    fn temporary_dir(&self, kind: &str) -> Result<(PathBuf, OwnedFd), StoreError> {
-        for n in 0.. {
-            let name = format!("{kind}-{}-{n}", std::process::id());
-            let path = self.layout.tmp().join(name);
-            let operation = FlockOperation::NonBlockingLockExclusive;
-            let Some(dir) = staging::lock_dir(&path, operation)? else {
-                continue;
-            };
-            let ours = layout::is_still(&path, &dir).map_err(StoreError::io("look at", &path))?;
-            if ours {
-                tree::empty(std::os::fd::AsFd::as_fd(&dir))
-                    .map_err(StoreError::io("clear", &path))?;
-                return Ok((path, dir));
-            }
-        }
-        unreachable!("the counter has no end")
     }
 }
 

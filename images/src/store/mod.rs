@@ -53,6 +53,7 @@ mod layout;
 mod lock;
 mod record;
 mod remove;
+mod scratch;
 mod stack;
 mod staging;
 mod tree;
@@ -70,6 +71,7 @@ pub use error::StoreError;
 pub(crate) use record::Pending;
 pub use record::{LayerRecord, Skipped};
 pub use remove::Removed;
+pub(crate) use scratch::Scratch;
 pub use staging::{Begun, LayerStaging};
 pub(crate) use tree::remove_at;
 

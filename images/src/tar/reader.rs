@@ -1,6 +1,7 @@
 //! From a stream of bytes to entries and their content.
 
-use std::io::{BufRead, ErrorKind};
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind};
 
 use super::TarError;
 use super::header::{self, BLOCK, Header, Why};
@@ -70,6 +71,18 @@ struct Extensions {
 
 fn padding(size: u64) -> u64 {
     size.wrapping_neg() % BLOCK as u64
+}
+
+impl Reader<BufReader<&File>> {
+    /// Goes past the rest of the entry's content without reading it. The file may end before.
+    pub(crate) fn skip_content(&mut self) -> Result<(), TarError> {
+        // Each is less than half of what an i64 holds: sizes are checked.
+        let rest = self.content + self.padding;
+        self.input.seek_relative(rest.cast_signed())?;
+        self.position = self.position.saturating_add(rest);
+        (self.content, self.padding) = (0, 0);
+        Ok(())
+    }
 }
 
 impl<R: BufRead> Reader<R> {
@@ -162,11 +175,6 @@ impl<R: BufRead> Reader<R> {
     pub(crate) fn consume(&mut self, count: usize) {
         self.advance(count);
         self.content -= count as u64;
-    }
-
-    /// Bytes of the entry's content in the archive that were not consumed yet.
-    pub(crate) fn remaining(&self) -> u64 {
-        self.content
     }
 
     /// Reads whatever follows the archive's end: it belongs to the digest too.
