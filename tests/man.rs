@@ -1,4 +1,4 @@
-//! The manual pages in `man/` are what the help says.
+//! The manual pages in `man/` are what the help and the list of keys say.
 //!
 //! `PODSPAWN_WRITE_MAN=1 cargo test --test man` writes them anew.
 
@@ -7,12 +7,15 @@ use std::fs;
 use std::path::Path;
 
 use clap::CommandFactory;
+use podspawn::config::{KEYS, Key, PER_USER, Reach, SHORT, WithoutEffect};
+use roff::{Inline, Roff, bold, italic, roman};
 
 #[test]
-fn the_manual_is_what_the_help_says() {
+fn the_manual_is_what_the_program_says() {
     let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("man");
     let made = tempfile::tempdir().unwrap();
     clap_mangen::generate_to(podspawn::cli::Cli::command(), made.path()).unwrap();
+    fs::write(made.path().join("podspawn-config.5"), configuration()).unwrap();
     let made = pages(made.path());
     assert!(made.contains_key("podspawn.1") && made.contains_key("podspawn-spawn.1"));
     if std::env::var_os("PODSPAWN_WRITE_MAN").is_some() {
@@ -23,7 +26,7 @@ fn the_manual_is_what_the_help_says() {
         }
     }
     let how = "run PODSPAWN_WRITE_MAN=1 cargo test --test man";
-    assert!(pages(&kept) == made, "man/ differs from the help; {how}");
+    assert!(pages(&kept) == made, "man/ differs from the program; {how}");
 }
 
 fn pages(dir: &Path) -> BTreeMap<String, String> {
@@ -33,4 +36,119 @@ fn pages(dir: &Path) -> BTreeMap<String, String> {
         (name, fs::read_to_string(entry.path()).unwrap())
     };
     fs::read_dir(dir).unwrap().map(page).collect()
+}
+
+/// podspawn-config(5).
+fn configuration() -> String {
+    let mut page = Roff::new();
+    page.control("TH", ["podspawn-config", "5", "", "podspawn", ""]);
+    section(
+        &mut page,
+        "NAME",
+        &["podspawn-config - configuration files of podspawn"],
+    );
+    section(&mut page, "SYNOPSIS", &[]);
+    for file in [
+        "/etc/podspawn/config.yaml",
+        "/etc/podspawn/users/NAME.yaml",
+        "~/.config/podspawn/config.yaml",
+    ] {
+        page.text([italic(file)]).control("br", []);
+    }
+    section(
+        &mut page,
+        "DESCRIPTION",
+        &[
+            "Three files in YAML, none of which must exist: the administrator's for everybody, the \
+         administrator's for one user, and the user's own. Each is read over what the ones \
+         before said; a list replaces a list, and a registry a registry.",
+            "The administrator's files must belong to root, and nobody else may write to them. A \
+         user's own file may give the keys that user_settings in the first two names.",
+            "A key that is unknown or given twice, or a value that makes no sense, is an error, \
+         which names the file, the line and the key; no session starts until it is put right. \
+         A dot in a name below is a section in the file:",
+        ],
+    );
+    page.control("nf", []);
+    page.text([roman("session:")])
+        .text([roman("  grace_period: 5m")]);
+    page.control("fi", []);
+    section(&mut page, "KEYS", &[]);
+    list(
+        &mut page,
+        KEYS.iter().filter(|k| k.without_effect.is_none()),
+    );
+    section(
+        &mut page,
+        "FILES FOR ONE USER",
+        &[
+            "/etc/podspawn/users/NAME.yaml takes the same keys but those that concern the host, and \
+         short names for some:",
+        ],
+    );
+    for (short, long) in SHORT {
+        page.control("TP", [])
+            .text([bold(*short)])
+            .text([roman(format!("The key {long}."))]);
+    }
+    section(
+        &mut page,
+        "KEYS WITHOUT EFFECT",
+        &[
+            "These are read and checked, so that existing files can be kept, but this version does \
+         not act on them:",
+        ],
+    );
+    let not_yet = |k: &&Key| k.without_effect == Some(WithoutEffect::NotYet);
+    list(&mut page, KEYS.iter().filter(not_yet));
+    page.control("PP", [])
+        .text([roman("In files for one user:")]);
+    list(&mut page, PER_USER.iter().filter(not_yet));
+    page.control("PP", []);
+    let never = KEYS
+        .iter()
+        .filter(|k| k.without_effect == Some(WithoutEffect::NoMeaning));
+    let names: Vec<_> = never.map(|k| k.name).collect();
+    page.text([roman(format!(
+        "And these have no meaning here: {}.",
+        names.join(", ")
+    ))]);
+    section(
+        &mut page,
+        "VALUES",
+        &[
+            "Durations are numbers with the units ms, s, m, h and d, added up: 60s, 1h30m, 1.5h. \
+         Sizes are whole numbers with the unit k, m, g or t, powers of 1024: 512m, 2g.",
+        ],
+    );
+    section(&mut page, "SEE ALSO", &[]);
+    page.text([
+        bold("podspawn"),
+        roman("(1), "),
+        bold("podspawn-spawn"),
+        roman("(1)"),
+    ]);
+    page.to_roff()
+}
+
+fn section(page: &mut Roff, title: &str, paragraphs: &[&str]) {
+    page.control("SH", [title]);
+    for (n, paragraph) in paragraphs.iter().enumerate() {
+        if n > 0 {
+            page.control("PP", []);
+        }
+        page.text([roman(*paragraph)]);
+    }
+}
+
+fn list<'a>(page: &mut Roff, keys: impl Iterator<Item = &'a Key>) {
+    for key in keys {
+        let mut text: Vec<Inline> = vec![roman(key.about)];
+        match key.reach {
+            Reach::User => text.push(roman(" Can be left to users.")),
+            Reach::Host => text.push(roman(" Not in files for one user.")),
+            Reach::Administrator => {}
+        }
+        page.control("TP", []).text([bold(key.name)]).text(text);
+    }
 }

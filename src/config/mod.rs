@@ -16,6 +16,7 @@
 
 pub mod read;
 mod schema;
+mod set;
 mod storage_root;
 pub mod units;
 mod value;
@@ -30,10 +31,9 @@ use podspawn_images::limits::Limits;
 use podspawn_images::reference::Reference;
 
 pub use read::{Locations, load};
-pub use schema::{Registries, Registry, WithoutEffect};
+pub use schema::{KEYS, Key, PER_USER, Reach, Registries, Registry, SHORT, WithoutEffect};
 pub use storage_root::StorageRoot;
 
-use schema::{KEYS, Key, PER_USER, Reach, SHORT};
 use value::{Entry, Value};
 use yaml::{Document, Problem};
 

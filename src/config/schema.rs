@@ -1,22 +1,21 @@
-//! Every key, once: its name, its type, what it sets and who may set it.
+//! Every key, once: its name, what it sets, who may set it, and what the manual
+//! says of it.
 //!
 //! Pure. [`KEYS`] is what the reader, the suggestions for a mistyped key, the
-//! check of `user_settings` and the list of keys without effect all go by.
+//! check of `user_settings`, the list of keys without effect and the manual page
+//! all go by.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use podspawn_images::limits::Limits;
-use podspawn_images::reference::Reference;
-
 use super::value::Value;
 use super::yaml::Problem;
-use super::{Config, Network, PodUser, StorageRoot, quote, units};
+use super::{Config, set};
 
 /// Who may give a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Reach {
-    /// `config.yaml` alone: it concerns the host.
+pub enum Reach {
+    /// The administrator, in `config.yaml` alone: it concerns the host.
     Host,
     /// The administrator, for everybody or for one user.
     Administrator,
@@ -34,40 +33,49 @@ pub enum WithoutEffect {
 }
 
 /// A key of the configuration.
-pub(super) struct Key {
+#[derive(Debug)]
+pub struct Key {
     /// Sections and name, with dots.
-    pub(super) name: &'static str,
-    pub(super) reach: Reach,
-    pub(super) without_effect: Option<WithoutEffect>,
+    pub name: &'static str,
+    /// Who may give it.
+    pub reach: Reach,
+    /// Set if it changes nothing.
+    pub without_effect: Option<WithoutEffect>,
+    /// What the manual says of it.
+    pub about: &'static str,
     /// Checks the value and puts it into the configuration.
     pub(super) set: Set,
 }
 
 type Set = fn(&mut Config, Value<'_>) -> Result<(), Problem>;
 
-const fn key(name: &'static str, reach: Reach, set: Set) -> Key {
+const fn key(name: &'static str, reach: Reach, set: Set, about: &'static str) -> Key {
     Key {
         name,
         reach,
         without_effect: None,
+        about,
         set,
     }
 }
 
-const fn later(name: &'static str, reach: Reach, set: Set) -> Key {
+const fn later(name: &'static str, reach: Reach, set: Set, about: &'static str) -> Key {
     Key {
         name,
         reach,
         without_effect: Some(WithoutEffect::NotYet),
+        about,
         set,
     }
 }
 
 const fn never(name: &'static str, set: Set) -> Key {
+    let without_effect = Some(WithoutEffect::NoMeaning);
     Key {
         name,
-        reach: Reach::Host,
-        without_effect: Some(WithoutEffect::NoMeaning),
+        reach: Host,
+        without_effect,
+        about: "Read, and without a meaning here.",
         set,
     }
 }
@@ -75,87 +83,179 @@ const fn never(name: &'static str, set: Set) -> Key {
 use Reach::{Administrator, Host, User};
 
 /// All keys of `config.yaml` and, by their reach, of the per-user files.
-pub(super) const KEYS: &[Key] = &[
-    key("defaults.image", User, |c, v| {
-        put(&mut c.image, v.parsed(reference)?)
-    }),
-    key("defaults.shell", User, |c, v| {
-        put(&mut c.shell, v.absolute_path()?)
-    }),
-    later("defaults.cpus", User, |_, v| ok(v.parsed(cpus)?)),
-    later("defaults.memory", User, |_, v| ok(v.parsed(units::size)?)),
-    key("session.mode", User, mode),
-    key("session.grace_period", User, |c, v| {
-        put(&mut c.grace_period, v.parsed(units::duration)?)
-    }),
-    later("session.max_lifetime", Administrator, |_, v| {
-        ok(v.parsed(units::duration)?)
-    }),
-    key("storage.root", Administrator, |c, v| {
-        let root = v
-            .absolute_path()?
-            .map(|_| v.parsed(StorageRoot::parse))
-            .transpose()?
-            .flatten();
-        put(&mut c.storage_root, root.map(Some))
-    }),
-    key("registries", Administrator, registries),
-    key("images.max_layer_size", Administrator, |c, v| {
-        put(&mut c.limits.expanded, v.parsed(units::size)?)
-    }),
-    key("images.max_layer_entries", Administrator, |c, v| {
-        put(&mut c.limits.entries, v.whole(1)?)
-    }),
-    key("images.max_layers", Administrator, |c, v| {
-        let most = Limits::default().layers;
-        let layers = v
-            .whole(1)?
-            .map(|n| usize::try_from(n).ok().filter(|n| *n <= most));
-        match layers {
-            Some(None) => Err(v.problem(format!("at most {most} layers can be mounted"))),
-            layers => put(&mut c.limits.layers, layers.flatten()),
-        }
-    }),
-    key("user", User, |c, v| {
-        let known = [
-            ("self", PodUser::Login),
-            ("image", PodUser::Image),
-            ("root", PodUser::Root),
-        ];
-        put(&mut c.user, v.one_of(&known)?)
-    }),
-    key("network", User, |c, v| {
-        match v.one_of(&[("none", true), ("pasta", false)])? {
-            Some(false) => Err(v.problem("\"pasta\" is not available yet; write none")),
-            given => put(&mut c.network, given.map(|_| Network::None)),
-        }
-    }),
-    key("user_settings", Administrator, user_settings),
-    later("auth.key_dir", Host, |_, v| ok(v.absolute_path()?)),
-    later("log.file", Host, |_, v| ok(v.absolute_path()?)),
-    later("log.audit_log", Host, |_, v| ok(v.absolute_path()?)),
-    later("security.cap_drop", Administrator, |_, v| ok(v.texts()?)),
-    later("security.cap_add", Administrator, |_, v| ok(v.texts()?)),
-    later("security.no_new_privileges", Administrator, |_, v| {
-        ok(v.flag()?)
-    }),
-    later("security.pids_limit", Administrator, |_, v| ok(v.whole(0)?)),
-    later("security.readonly_rootfs", Administrator, |_, v| {
-        ok(v.flag()?)
-    }),
-    later("security.tmpfs", Administrator, |_, v| texts_by_name(v)),
-    never("security.runtime", |_, v| ok(v.text()?)),
-    later("resources.max_per_user", Administrator, |_, v| {
-        ok(v.whole(0)?)
-    }),
-    later("projects_file", Host, |_, v| ok(v.absolute_path()?)),
-    later("state.homes_dir", Host, |_, v| ok(v.absolute_path()?)),
-    never("state.db_path", |_, v| ok(v.text()?)),
-    never("state.lock_dir", |_, v| ok(v.text()?)),
+pub const KEYS: &[Key] = &[
+    key(
+        "defaults.image",
+        User,
+        set::image,
+        "Image of a new pod. Default: ubuntu:24.04.",
+    ),
+    key(
+        "defaults.shell",
+        User,
+        set::shell,
+        "Shell of an interactive session, an absolute path; where the image has none there, \
+         bash or sh. Default: /bin/bash.",
+    ),
+    later(
+        "defaults.cpus",
+        User,
+        set::any_cpus,
+        "Processors that a pod may use, such as 2.0.",
+    ),
+    later(
+        "defaults.memory",
+        User,
+        set::any_size,
+        "Memory that a pod may use, such as 2g.",
+    ),
+    key(
+        "session.mode",
+        User,
+        set::mode,
+        "When a pod ends: grace-period, a while after its last session.",
+    ),
+    key(
+        "session.grace_period",
+        User,
+        set::grace_period,
+        "How long a pod outlives its last session, such as 90s or 1h30m. Default: 60s.",
+    ),
+    later(
+        "session.max_lifetime",
+        Administrator,
+        set::any_duration,
+        "How long a pod may live at most.",
+    ),
+    key(
+        "storage.root",
+        Administrator,
+        set::storage_root,
+        "Absolute path of the user's images and pods, in which {user} and {uid} stand for the \
+         user's. Default: $XDG_DATA_HOME/podspawn or ~/.local/share/podspawn.",
+    ),
+    key(
+        "registries",
+        Administrator,
+        set::registries,
+        "A section a registry, by its name in references (docker.io, registry.example:5000), \
+         with: insecure, true where certificates need not be verified and plain HTTP will do; \
+         mirrors, a list of HOST[:PORT][/PREFIX] to ask first. And certs: a directory in the \
+         certs.d layout of docker and podman, looked at before theirs. Registries on loopback \
+         addresses may speak plain HTTP without being named.",
+    ),
+    key(
+        "images.max_layer_size",
+        Administrator,
+        set::max_layer_size,
+        "Size that a layer may have when it is unpacked. Default: 32g.",
+    ),
+    key(
+        "images.max_layer_entries",
+        Administrator,
+        set::max_layer_entries,
+        "Files and directories that a layer may have. Default: 2000000.",
+    ),
+    key(
+        "images.max_layers",
+        Administrator,
+        set::max_layers,
+        "Layers that an image may have. Default: 499, the most there can be.",
+    ),
+    key(
+        "user",
+        User,
+        set::user,
+        "Who a session is inside of the container: self, the user who logged in; image, the \
+         user that the image names; or root. Default: self.",
+    ),
+    key(
+        "network",
+        User,
+        set::network,
+        "What a pod can reach: none, its own loopback. Default: none.",
+    ),
+    key(
+        "user_settings",
+        Administrator,
+        set::user_settings,
+        "The keys that users may give in a file of their own. \
+         Default: [defaults.image, defaults.shell, session.grace_period].",
+    ),
+    later(
+        "auth.key_dir",
+        Host,
+        set::any_path,
+        "Directory of public keys, a file a user.",
+    ),
+    later("log.file", Host, set::any_path, "Log file."),
+    later(
+        "log.audit_log",
+        Host,
+        set::any_path,
+        "Log file of what concerns security.",
+    ),
+    later(
+        "security.cap_drop",
+        Administrator,
+        set::any_texts,
+        "Capabilities that a container does not get.",
+    ),
+    later(
+        "security.cap_add",
+        Administrator,
+        set::any_texts,
+        "Capabilities that a container gets all the same.",
+    ),
+    later(
+        "security.no_new_privileges",
+        Administrator,
+        set::any_flag,
+        "Whether programs in a container can gain privileges.",
+    ),
+    later(
+        "security.pids_limit",
+        Administrator,
+        set::any_number,
+        "Processes that a pod may have.",
+    ),
+    later(
+        "security.readonly_rootfs",
+        Administrator,
+        set::any_flag,
+        "Whether a container's root is read-only.",
+    ),
+    later(
+        "security.tmpfs",
+        Administrator,
+        set::any_texts_by_name,
+        "Paths at which memory is mounted, with their mount options.",
+    ),
+    never("security.runtime", set::any_text),
+    later(
+        "resources.max_per_user",
+        Administrator,
+        set::any_number,
+        "Pods that a user may have at once.",
+    ),
+    later(
+        "projects_file",
+        Host,
+        set::any_path,
+        "File that lists the projects.",
+    ),
+    later(
+        "state.homes_dir",
+        Host,
+        set::any_path,
+        "Directory of persistent homes.",
+    ),
+    never("state.db_path", set::any_text),
+    never("state.lock_dir", set::any_text),
 ];
 
 /// The short names of upstream's per-user files, and the keys they stand for.
-pub(super) const SHORT: &[(&str, &str)] = &[
+pub const SHORT: &[(&str, &str)] = &[
     ("image", "defaults.image"),
     ("shell", "defaults.shell"),
     ("cpus", "defaults.cpus"),
@@ -164,149 +264,26 @@ pub(super) const SHORT: &[(&str, &str)] = &[
 ];
 
 /// What only the administrator's per-user files have.
-pub(super) const PER_USER: &[Key] = &[
-    later("env", Administrator, |_, v| texts_by_name(v)),
-    later("dotfiles.repo", Administrator, |_, v| ok(v.text()?)),
-    later("dotfiles.install", Administrator, |_, v| ok(v.text()?)),
+pub const PER_USER: &[Key] = &[
+    later(
+        "env",
+        Administrator,
+        set::any_texts_by_name,
+        "Variables of the environment.",
+    ),
+    later(
+        "dotfiles.repo",
+        Administrator,
+        set::any_text,
+        "Repository to clone into the home.",
+    ),
+    later(
+        "dotfiles.install",
+        Administrator,
+        set::any_text,
+        "Command to run in it.",
+    ),
 ];
-
-fn put<T>(place: &mut T, value: Option<T>) -> Result<(), Problem> {
-    if let Some(value) = value {
-        *place = value;
-    }
-    Ok(())
-}
-
-/// A value that is only checked.
-fn ok<T>(_: T) -> Result<(), Problem> {
-    Ok(())
-}
-
-fn reference(text: &str) -> Result<Reference, String> {
-    text.parse().map_err(|e| format!("{e}"))
-}
-
-fn cpus(text: &str) -> Result<f64, String> {
-    let number = text
-        .parse::<f64>()
-        .ok()
-        .filter(|n| n.is_finite() && *n > 0.0);
-    number.ok_or_else(|| format!("{} is not a number of processors such as 2.0", quote(text)))
-}
-
-/// The other modes end pods, or keep what is in them, in ways that a user would
-/// miss: better said at once than found out.
-fn mode(_: &mut Config, value: Value<'_>) -> Result<(), Problem> {
-    let known = [
-        ("grace-period", true),
-        ("destroy-on-disconnect", false),
-        ("persistent", false),
-    ];
-    match value.one_of(&known)? {
-        Some(false) => {
-            let text = value.text()?.unwrap_or_default();
-            Err(value.problem(format!(
-                "{} is not available yet; write grace-period",
-                quote(text)
-            )))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn texts_by_name(value: Value<'_>) -> Result<(), Problem> {
-    for entry in value.entries()? {
-        entry.value.text().map_err(|p| p.below(entry.key))?;
-    }
-    Ok(())
-}
-
-fn user_settings(config: &mut Config, value: Value<'_>) -> Result<(), Problem> {
-    let mut names = Vec::new();
-    for item in value.list()? {
-        let Some(text) = item.text()? else { continue };
-        let Some(key) = KEYS.iter().find(|k| k.name == text) else {
-            let known = KEYS.iter().filter(|k| k.reach == User).map(|k| k.name);
-            let hint = super::suggest(text, known);
-            return Err(item.problem(format!("{} is no key{hint}", quote(text))));
-        };
-        if key.reach != User {
-            return Err(item.problem(format!("{} cannot be left to users", key.name)));
-        }
-        names.push(key.name);
-    }
-    config.user_settings = names;
-    Ok(())
-}
-
-/// `HOST: {insecure, mirrors}`, and `certs`, which no host can be called: a
-/// registry's name in a reference has a dot or a port, or is `localhost`.
-fn registries(config: &mut Config, value: Value<'_>) -> Result<(), Problem> {
-    for entry in value.entries()? {
-        let problem = |p: Problem| p.below(entry.key);
-        if entry.key == "certs" {
-            let dir = entry.value.absolute_path().map_err(problem)?;
-            put(&mut config.registries.certs, dir.map(Some))?;
-            continue;
-        }
-        let Some(host) = registry_host(entry.key) else {
-            let text = "not a registry's name; write HOST or HOST:PORT as in a reference";
-            return Err(problem(Problem::new(entry.line, text)));
-        };
-        let registry = registry(entry.value).map_err(problem)?;
-        config.registries.hosts.insert(host, registry);
-    }
-    Ok(())
-}
-
-fn registry(value: Value<'_>) -> Result<Registry, Problem> {
-    let mut host = Registry::default();
-    for entry in value.entries()? {
-        let problem = |p: Problem| p.below(entry.key);
-        match entry.key {
-            "insecure" => put(&mut host.insecure, entry.value.flag().map_err(problem)?)?,
-            "mirrors" => {
-                for item in entry.value.list().map_err(problem)? {
-                    let mirror = item.parsed(mirror).map_err(problem)?;
-                    host.mirrors.extend(mirror);
-                }
-            }
-            other => {
-                let hint = super::suggest(other, ["insecure", "mirrors"].into_iter());
-                return Err(problem(Problem::new(
-                    entry.line,
-                    format!("unknown key{hint}"),
-                )));
-            }
-        }
-    }
-    Ok(host)
-}
-
-/// The registry that a reference beginning with `host/` names.
-fn registry_host(host: &str) -> Option<String> {
-    let reference: Reference = format!("{host}/x").parse().ok()?;
-    let registry = reference.registry();
-    // Else the text was taken for the first part of a repository.
-    (host.contains(['.', ':']) || host == "localhost").then(|| registry.to_owned())
-}
-
-fn mirror(text: &str) -> Result<String, String> {
-    let trimmed = text.trim_end_matches('/');
-    let host = trimmed.split('/').next().unwrap_or_default();
-    let sound = registry_host(host).is_some()
-        && format!("{trimmed}/x")
-            .parse::<Reference>()
-            .is_ok_and(|r| r.digest().is_none());
-    if sound {
-        Ok(trimmed.to_owned())
-    } else {
-        Err(format!(
-            "{} is not a mirror; write HOST, HOST:PORT or HOST/PREFIX",
-            quote(text)
-        ))
-    }
-}
 
 /// What the configuration says about registries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -470,3 +470,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_defaults_that_the_manual_names_are_those() {
+    let mut checked = 0;
+    for key in KEYS.iter().filter(|k| k.without_effect.is_none()) {
+        let Some((_, default)) = key.about.rsplit_once("Default: ") else {
+            continue;
+        };
+        let default = default
+            .trim_end_matches('.')
+            .split(", the most")
+            .next()
+            .unwrap();
+        if default.starts_with('$') {
+            continue;
+        }
+        let mut text = String::new();
+        for (depth, part) in key.name.split('.').enumerate() {
+            text.push_str(&format!(
+                "{}{}{part}:",
+                if depth > 0 { "\n" } else { "" },
+                "  ".repeat(depth)
+            ));
+        }
+        text.push_str(&format!(" {default}\n"));
+        assert_eq!(server(&text), Ok(Config::default()), "{text}");
+        checked += 1;
+    }
+    assert!(checked >= 8);
+}

@@ -1,0 +1,234 @@
+//! What each key does with its value: checks it and puts it into the
+//! configuration. Pure.
+
+use podspawn_images::limits::Limits;
+use podspawn_images::reference::Reference;
+
+use super::schema::{KEYS, Reach};
+use super::value::Value;
+use super::yaml::Problem;
+use super::{Config, Network, PodUser, Registry, StorageRoot, quote, units};
+
+type Outcome = Result<(), Problem>;
+
+pub(super) fn image(config: &mut Config, value: Value<'_>) -> Outcome {
+    put(&mut config.image, value.parsed(reference)?)
+}
+
+pub(super) fn shell(config: &mut Config, value: Value<'_>) -> Outcome {
+    put(&mut config.shell, value.absolute_path()?)
+}
+
+pub(super) fn grace_period(config: &mut Config, value: Value<'_>) -> Outcome {
+    put(&mut config.grace_period, value.parsed(units::duration)?)
+}
+
+pub(super) fn storage_root(config: &mut Config, value: Value<'_>) -> Outcome {
+    if value.absolute_path()?.is_some() {
+        config.storage_root = value.parsed(StorageRoot::parse)?;
+    }
+    Ok(())
+}
+
+pub(super) fn max_layer_size(config: &mut Config, value: Value<'_>) -> Outcome {
+    put(&mut config.limits.expanded, value.parsed(units::size)?)
+}
+
+pub(super) fn max_layer_entries(config: &mut Config, value: Value<'_>) -> Outcome {
+    put(&mut config.limits.entries, value.whole(1)?)
+}
+
+pub(super) fn max_layers(config: &mut Config, value: Value<'_>) -> Outcome {
+    let most = Limits::default().layers;
+    let Some(layers) = value.whole(1)? else {
+        return Ok(());
+    };
+    match usize::try_from(layers) {
+        Ok(layers) if layers <= most => put(&mut config.limits.layers, Some(layers)),
+        _ => Err(value.problem(format!("at most {most} layers can be mounted"))),
+    }
+}
+
+pub(super) fn user(config: &mut Config, value: Value<'_>) -> Outcome {
+    let known = [
+        ("self", PodUser::Login),
+        ("image", PodUser::Image),
+        ("root", PodUser::Root),
+    ];
+    put(&mut config.user, value.one_of(&known)?)
+}
+
+pub(super) fn network(config: &mut Config, value: Value<'_>) -> Outcome {
+    match value.one_of(&[("none", true), ("pasta", false)])? {
+        Some(false) => Err(value.problem("\"pasta\" is not available yet; write none")),
+        given => put(&mut config.network, given.map(|_| Network::None)),
+    }
+}
+
+pub(super) fn any_duration(_: &mut Config, value: Value<'_>) -> Outcome {
+    value.parsed(units::duration).map(drop)
+}
+
+pub(super) fn any_size(_: &mut Config, value: Value<'_>) -> Outcome {
+    value.parsed(units::size).map(drop)
+}
+
+pub(super) fn any_path(_: &mut Config, value: Value<'_>) -> Outcome {
+    value.absolute_path().map(drop)
+}
+
+pub(super) fn any_text(_: &mut Config, value: Value<'_>) -> Outcome {
+    value.text().map(drop)
+}
+
+pub(super) fn any_texts(_: &mut Config, value: Value<'_>) -> Outcome {
+    value.texts().map(drop)
+}
+
+pub(super) fn any_flag(_: &mut Config, value: Value<'_>) -> Outcome {
+    value.flag().map(drop)
+}
+
+pub(super) fn any_number(_: &mut Config, value: Value<'_>) -> Outcome {
+    value.whole(0).map(drop)
+}
+
+pub(super) fn any_texts_by_name(_: &mut Config, value: Value<'_>) -> Outcome {
+    for entry in value.entries()? {
+        entry.value.text().map_err(|p| p.below(entry.key))?;
+    }
+    Ok(())
+}
+
+pub(super) fn any_cpus(_: &mut Config, value: Value<'_>) -> Outcome {
+    value.parsed(cpus).map(drop)
+}
+
+fn put<T>(place: &mut T, value: Option<T>) -> Outcome {
+    if let Some(value) = value {
+        *place = value;
+    }
+    Ok(())
+}
+
+fn reference(text: &str) -> Result<Reference, String> {
+    text.parse().map_err(|e| format!("{e}"))
+}
+
+fn cpus(text: &str) -> Result<f64, String> {
+    let number = text
+        .parse::<f64>()
+        .ok()
+        .filter(|n| n.is_finite() && *n > 0.0);
+    number.ok_or_else(|| format!("{} is not a number of processors such as 2.0", quote(text)))
+}
+
+/// The other modes end pods, or keep what is in them, in ways that a user would
+/// miss: better said at once than found out.
+pub(super) fn mode(_: &mut Config, value: Value<'_>) -> Outcome {
+    let known = [
+        ("grace-period", true),
+        ("destroy-on-disconnect", false),
+        ("persistent", false),
+    ];
+    match value.one_of(&known)? {
+        Some(false) => {
+            let text = value.text()?.unwrap_or_default();
+            Err(value.problem(format!(
+                "{} is not available yet; write grace-period",
+                quote(text)
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn user_settings(config: &mut Config, value: Value<'_>) -> Outcome {
+    let mut names = Vec::new();
+    for item in value.list()? {
+        let Some(text) = item.text()? else { continue };
+        let Some(key) = KEYS.iter().find(|k| k.name == text) else {
+            let known = KEYS
+                .iter()
+                .filter(|k| k.reach == Reach::User)
+                .map(|k| k.name);
+            let hint = super::suggest(text, known);
+            return Err(item.problem(format!("{} is no key{hint}", quote(text))));
+        };
+        if key.reach != Reach::User {
+            return Err(item.problem(format!("{} cannot be left to users", key.name)));
+        }
+        names.push(key.name);
+    }
+    config.user_settings = names;
+    Ok(())
+}
+
+/// `HOST: {insecure, mirrors}`, and `certs`, which no host can be called: a
+/// registry's name in a reference has a dot or a port, or is `localhost`.
+pub(super) fn registries(config: &mut Config, value: Value<'_>) -> Outcome {
+    for entry in value.entries()? {
+        let problem = |p: Problem| p.below(entry.key);
+        if entry.key == "certs" {
+            let dir = entry.value.absolute_path().map_err(problem)?;
+            put(&mut config.registries.certs, dir.map(Some))?;
+            continue;
+        }
+        let Some(host) = registry_host(entry.key) else {
+            let text = "not a registry's name; write HOST or HOST:PORT as in a reference";
+            return Err(problem(Problem::new(entry.line, text)));
+        };
+        let registry = registry(entry.value).map_err(problem)?;
+        config.registries.hosts.insert(host, registry);
+    }
+    Ok(())
+}
+
+fn registry(value: Value<'_>) -> Result<Registry, Problem> {
+    let mut host = Registry::default();
+    for entry in value.entries()? {
+        let problem = |p: Problem| p.below(entry.key);
+        match entry.key {
+            "insecure" => put(&mut host.insecure, entry.value.flag().map_err(problem)?)?,
+            "mirrors" => {
+                for item in entry.value.list().map_err(problem)? {
+                    let mirror = item.parsed(mirror).map_err(problem)?;
+                    host.mirrors.extend(mirror);
+                }
+            }
+            other => {
+                let hint = super::suggest(other, ["insecure", "mirrors"].into_iter());
+                return Err(problem(Problem::new(
+                    entry.line,
+                    format!("unknown key{hint}"),
+                )));
+            }
+        }
+    }
+    Ok(host)
+}
+
+/// The registry that a reference beginning with `host/` names.
+fn registry_host(host: &str) -> Option<String> {
+    let reference: Reference = format!("{host}/x").parse().ok()?;
+    let registry = reference.registry();
+    // Else the text was taken for the first part of a repository.
+    (host.contains(['.', ':']) || host == "localhost").then(|| registry.to_owned())
+}
+
+fn mirror(text: &str) -> Result<String, String> {
+    let trimmed = text.trim_end_matches('/');
+    let host = trimmed.split('/').next().unwrap_or_default();
+    let sound = registry_host(host).is_some()
+        && format!("{trimmed}/x")
+            .parse::<Reference>()
+            .is_ok_and(|r| r.digest().is_none());
+    if sound {
+        Ok(trimmed.to_owned())
+    } else {
+        Err(format!(
+            "{} is not a mirror; write HOST, HOST:PORT or HOST/PREFIX",
+            quote(text)
+        ))
+    }
+}
