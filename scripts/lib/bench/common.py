@@ -57,12 +57,12 @@ class Report:
     def __init__(self, suite):
         self.suite = suite
         self.rows = []
+        self._spread = {}
 
     def add(self, name, value, unit, budget=None, peer=None, spread=None):
         self.rows.append(
             {"name": name, "value": round(value, 4), "unit": unit, "budget": budget, "peer": peer}
         )
-        self._spread = getattr(self, "_spread", {})
         if spread:
             self._spread[name] = (min(spread), max(spread))
 
