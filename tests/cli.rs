@@ -62,7 +62,7 @@ fn the_help_names_the_verbs_that_there_are() {
         .take_while(|line| !line.is_empty())
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    assert_eq!(verbs, ["spawn", "pull", "images", "rmi"]);
+    assert_eq!(verbs, ["spawn", "pull", "images", "rmi", "load"]);
     assert!(text.is_ascii(), "no colours, no surprises");
     for verb in verbs {
         let output = Home::new().run([verb, "--help"]);
@@ -99,7 +99,13 @@ fn a_wrong_configuration_stops_every_verb_with_file_line_and_key() {
         "{}:2: session.grace_period: \"60\" has no unit; write 60s",
         file.display()
     );
-    for verb in [&["spawn"][..], &["pull", "x"], &["images"], &["rmi", "x"]] {
+    for verb in [
+        &["spawn"][..],
+        &["pull", "x"],
+        &["images"],
+        &["rmi", "x"],
+        &["load", "x"],
+    ] {
         let args = [OsStr::new("--config"), file.as_os_str()];
         let args = args.into_iter().chain(verb.iter().map(OsStr::new));
         assert_refused(&home.run(args), &line);

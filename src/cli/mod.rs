@@ -3,6 +3,7 @@
 //! Runs in every process that starts as `podspawn`.
 
 pub mod images;
+pub mod load;
 pub mod namespace;
 pub mod pull;
 pub mod rmi;
@@ -67,6 +68,12 @@ enum Verb {
     /// An image loses the given name. With its last name it is deleted, and with
     /// it the layers that no other image has; while a pod uses it, it stays.
     Rmi(rmi::Args),
+    /// Bring images from files into the user's store
+    ///
+    /// For a host that reaches no registry. What skopeo, docker save, podman
+    /// save or buildah wrote is understood, compressed or not; of an image for
+    /// several platforms, the one for this host is taken. Prints the digests.
+    Load(load::Args),
 }
 
 /// Runs the verb that the arguments name.
@@ -81,6 +88,7 @@ pub fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Pull(args) => pull::run(args, config),
         Verb::Images(args) => images::run(args, config),
         Verb::Rmi(args) => rmi::run(args, config),
+        Verb::Load(args) => load::run(args, config),
     }
 }
 
