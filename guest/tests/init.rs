@@ -21,6 +21,8 @@ fn process_1(args: &[&str]) -> Option<Command> {
         .args(["--kill-child", GUEST, "init"])
         .args(args);
     command
+        // Where a directory of PATH may not be searched, nothing is "not found".
+        .env("PATH", "/usr/bin:/bin")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

@@ -57,7 +57,7 @@ fn make_tree(tree: &Path) {
         fs::write(tree.join(format!("a/{size}")), noise(size as u64, size)).expect("write");
     }
     fs::write(tree.join("a/b/ sp ace'"), b"x").expect("write");
-    fs::set_permissions(tree.join("a/1"), fs::Permissions::from_mode(0o4751)).expect("chmod");
+    fs::set_permissions(tree.join("a/1"), fs::Permissions::from_mode(0o751)).expect("chmod");
     fs::set_permissions(tree.join("a/b"), fs::Permissions::from_mode(0o500)).expect("chmod");
     let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(981_173_106);
     for path in ["a/1", "a/b"] {
@@ -84,12 +84,19 @@ fn trees_go_up_and_down() {
             );
         }
     }
-    // Without -p there are no special bits, and the mask holds.
-    scp_works(&bench, &["tree/a/1", "host:plain"]);
-    let mode = fs::metadata(bench.path("remote/plain"))
-        .expect("stat")
-        .mode();
-    assert_eq!(mode & 0o7000, 0);
+    // Special bits arrive with -p only, and without it the mask holds.
+    let special = bench.path("local/special");
+    fs::write(&special, b"x").expect("write");
+    fs::set_permissions(&special, fs::Permissions::from_mode(0o4777)).expect("chmod");
+    scp_works(&bench, &["special", "host:plain"]);
+    scp_works(&bench, &["-p", "special", "host:special"]);
+    let mode = |name: &str| {
+        fs::metadata(bench.path("remote").join(name))
+            .expect("stat")
+            .mode()
+    };
+    assert_eq!(mode("plain") & 0o7000, 0);
+    assert_eq!(mode("special") & 0o7777, 0o4777);
     // Onto a longer file.
     fs::write(bench.path("remote/plain"), noise(1, 5000)).expect("write");
     scp_works(&bench, &["tree/a/1", "host:plain"]);

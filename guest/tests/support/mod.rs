@@ -77,7 +77,12 @@ impl Bench {
         for name in ["local", "remote"] {
             fs::create_dir(bench.path(name)).expect("mkdir");
         }
-        fs::copy(GUEST, bench.path("guest")).expect("copy the guest");
+        // Not by this process, as in `script`.
+        let copied = Command::new("cp")
+            .arg(GUEST)
+            .arg(bench.path("guest"))
+            .status();
+        assert!(copied.expect("cp").success());
         fs::write(bench.path("stderr"), b"").expect("write");
         fs::set_permissions(bench.path("stderr"), fs::Permissions::from_mode(0o666))
             .expect("chmod");
@@ -106,9 +111,15 @@ impl Bench {
         path
     }
 
+    /// Writes an executable script. Another process does it: were it open for writing
+    /// here, a test that forks meanwhile would hold it open, and it could not be run.
     pub fn script(&self, path: &Path, body: &str) {
-        fs::write(path, format!("#!/bin/sh\n{body}")).expect("write");
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
+            .arg(path);
+        let output = feed(&mut command, format!("#!/bin/sh\n{body}").as_bytes());
+        assert!(output.status.success(), "{output:?}");
     }
 
     /// OpenSSH's sftp in `local`, connected to the server, fed with `batch`.
