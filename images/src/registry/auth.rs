@@ -386,4 +386,19 @@ mod tests {
         let error = bearer(&Secret::new("hun\nter2")).unwrap_err();
         assert!(!format!("{error:?}").contains("ter2"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_challenge_is_too_odd(value in "(Bearer|Basic|,| |=|\"|\\\\|realm|scope|[ -~]){0,40}") {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, value)]);
+                if let Some(Challenge::Bearer { realm, .. }) = challenge(&headers) {
+                    let http = Http::new(Default::default(), Default::default()).unwrap();
+                    if let Ok(url) = realm_url(&http, &realm, "https") {
+                        proptest::prop_assert_eq!(url.scheme(), "https");
+                    }
+                }
+            }
+        }
+    }
 }
