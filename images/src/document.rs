@@ -145,6 +145,7 @@ pub struct Index {
 
 /// What a registry or a layout answers when asked for a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)] // One at a time, and taken apart at once.
 pub enum Document {
     /// An image for one platform.
     Manifest(Manifest),

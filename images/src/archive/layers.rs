@@ -88,7 +88,7 @@ impl Loader<'_> {
             .unpack(part, layer, self.limits, &watched)
             .map_err(|source| LoadError::Layer {
                 path: self.source.path().into(),
-                source,
+                source: Box::new(source),
             })?;
         self.progress.layer(&layer.digest, LayerEvent::Done);
         Ok(())

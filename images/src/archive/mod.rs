@@ -118,7 +118,7 @@ pub enum LoadError {
         /// The file or directory.
         path: PathBuf,
         /// Why.
-        source: LayerError,
+        source: Box<LayerError>,
     },
     /// The store failed.
     #[error(transparent)]

@@ -14,13 +14,16 @@ use super::{Ownership, Skipped, StoreError, layout};
 use crate::layer::{Attributes, Owners, split};
 use crate::tar::Time;
 
+/// A file to copy: its path in its level, and all names the copy gets.
+type Copy = (Vec<u8>, BTreeSet<Vec<u8>>);
+
 /// What a fixup is to contain.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     /// Directories, with all their parents; `""` is the root.
     dirs: BTreeSet<Vec<u8>>,
-    /// Files to copy, by level and inode: the level's path, and all names the copy gets.
-    copies: BTreeMap<(usize, u64), (Vec<u8>, BTreeSet<Vec<u8>>)>,
+    /// Files to copy, by level and inode.
+    copies: BTreeMap<(usize, u64), Copy>,
 }
 
 impl Plan {

@@ -76,8 +76,11 @@ fn time(text: &[u8]) -> Result<Time, Why> {
     })
 }
 
+/// A record's key and value, and what follows it.
+pub(super) type Record<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+
 /// Splits off the first record.
-pub(super) fn record(bytes: &[u8]) -> Result<(&[u8], &[u8], &[u8]), Why> {
+pub(super) fn record(bytes: &[u8]) -> Result<Record<'_>, Why> {
     let blank = bytes.iter().take(21).position(|byte| *byte == b' ');
     let blank = blank.ok_or(BAD)?;
     let length = usize::try_from(decimal(&bytes[..blank])?).map_err(|_| BAD)?;
@@ -153,7 +156,7 @@ impl Pax {
             b"numblocks" => sparse.blocks = Some(decimal(value)?),
             b"offset" | b"numbytes" => {
                 // They alternate, offset first.
-                if (sparse.map.len() % 2 == 0) != (key == b"offset") {
+                if sparse.map.len().is_multiple_of(2) != (key == b"offset") {
                     return Err(BAD);
                 }
                 sparse.map.push(decimal(value)?);

@@ -39,7 +39,7 @@ pub(super) fn old_extension(block: &[u8; BLOCK], map: &mut Vec<Extent>) -> Resul
 }
 
 pub(super) fn pairs(numbers: &[u64]) -> Result<Vec<Extent>, Why> {
-    if numbers.len() % 2 != 0 {
+    if !numbers.len().is_multiple_of(2) {
         return Err(BAD);
     }
     let pair = |pair: &[u64]| Extent {
