@@ -7,7 +7,7 @@
 use std::error::Error;
 use std::fmt;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
+use podspawn_runtime::session::Ending;
 
 /// How a podspawn process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,19 +45,8 @@ impl Exit {
     /// Ends this process: by the signal if that is how the command ended, so
     /// that sshd reports `exit-signal`; else with [`Exit::code`].
     pub fn leave(self) -> ! {
-        if let Self::Signal(n) = self
-            && let Some(signal) = Signal::from_named_raw(n)
-        {
-            // The command may have dumped its core; podspawn's is of no use.
-            let _ = setrlimit(
-                Resource::Core,
-                Rlimit {
-                    current: Some(0),
-                    maximum: Some(0),
-                },
-            );
-            let me: Pid = getpid();
-            let _ = kill_process(me, signal);
+        if let Self::Signal(n) = self {
+            Ending::Signaled(n).pass_on()
         }
         std::process::exit(i32::from(self.code()))
     }

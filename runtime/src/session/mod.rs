@@ -75,7 +75,7 @@ impl Ending {
             Self::Exited(status) => sys::exit(status.into()),
             Self::Signaled(signal) => {
                 sys::reraise(signal);
-                sys::exit(128 + signal)
+                sys::exit(128 + signal.clamp(1, 126))
             }
         }
     }
