@@ -10,7 +10,7 @@ use super::tree::{Tree, failed};
 use super::{Attributes, LayerFault, PathFault};
 use crate::limits::Limits;
 use crate::store::{Pending, Skipped};
-use crate::tar::{Entry, Extent, Kind, Reader};
+use crate::tar::{Entry, Extent, Kind, Reader, TarError};
 
 /// What came of an archive.
 pub(super) struct Applied {
@@ -89,7 +89,7 @@ fn one<R: BufRead>(
             let file = tree.file(&path, &attributes)?;
             match &entry.sparse {
                 Some(map) => write_sparse(reader, &file, &path, map, entry.size)?,
-                None => write(reader, &file, &path)?,
+                None => write(reader, &file, &path, entry.size)?,
             }
             tree.finish_file(&path, &file, &attributes)
         }
@@ -116,35 +116,68 @@ fn one<R: BufRead>(
     }
 }
 
+/// Writes the entry's content.
 fn write<R: BufRead>(
     reader: &mut Reader<R>,
     file: &OwnedFd,
     path: &[u8],
+    size: u64,
 ) -> Result<(), LayerFault> {
-    copy(reader, file, path, u64::MAX)
+    let ends_in_hole = copy(reader, file, path, size)?;
+    if ends_in_hole {
+        rustix::fs::ftruncate(file, size).map_err(failed("write", path))?;
+    }
+    Ok(())
 }
 
-/// Writes up to `count` bytes of the entry's content where the file is.
+/// Blocks of zeros this large become holes: a small archive of zeros does not fill the disk.
+const HOLE: usize = 64 << 10;
+
+fn is_zero(bytes: &[u8]) -> bool {
+    // Written so that it is done many bytes at a time.
+    let zero = |chunk: &[u8]| chunk.iter().fold(0, |all, byte| all | byte) == 0;
+    bytes.chunks(64).all(zero)
+}
+
+/// How many bytes of a piece of content to treat alike, and whether they are to be a hole.
+fn run(chunk: &[u8]) -> (usize, bool) {
+    let hole = |block: &[u8]| block.len() == HOLE && is_zero(block);
+    let mut blocks = chunk.chunks(HOLE);
+    let first = blocks.next().unwrap_or_default();
+    let kind = hole(first);
+    let same = blocks.take_while(|block| hole(block) == kind);
+    (first.len() + same.map(<[u8]>::len).sum::<usize>(), kind)
+}
+
+/// Writes `count` bytes of the entry's content where the file is. Says whether a hole was last,
+/// which does not make a file longer by itself.
 fn copy<R: BufRead>(
     reader: &mut Reader<R>,
     file: &OwnedFd,
     path: &[u8],
     mut count: u64,
-) -> Result<(), LayerFault> {
+) -> Result<bool, LayerFault> {
+    let mut hole = false;
     while count > 0 {
         let chunk = reader.content().map_err(LayerFault::Archive)?;
-        if chunk.is_empty() {
-            return Ok(());
-        }
         let some = usize::try_from(count)
             .unwrap_or(usize::MAX)
             .min(chunk.len());
-        let written = rustix::io::retry_on_intr(|| rustix::io::write(file, &chunk[..some]));
-        let written = written.map_err(failed("write", path))?;
-        reader.consume(written);
-        count -= written as u64;
+        if some == 0 {
+            return Err(LayerFault::Archive(TarError::Truncated));
+        }
+        let length;
+        (length, hole) = run(&chunk[..some]);
+        let done = if hole {
+            rustix::fs::seek(file, SeekFrom::Current(length as i64)).map(|_| length)
+        } else {
+            rustix::io::retry_on_intr(|| rustix::io::write(file, &chunk[..length]))
+        };
+        let done = done.map_err(failed("write", path))?;
+        reader.consume(done);
+        count -= done as u64;
     }
-    Ok(())
+    Ok(hole)
 }
 
 fn write_sparse<R: BufRead>(
@@ -159,4 +192,23 @@ fn write_sparse<R: BufRead>(
         copy(reader, file, path, extent.length)?;
     }
     rustix::fs::ftruncate(file, size).map_err(failed("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_blocks_of_zeros_are_holes() {
+        let mut chunk = vec![0; 4 * HOLE];
+        assert_eq!(run(&chunk), (4 * HOLE, true));
+        assert_eq!(run(&chunk[1..]), (3 * HOLE, true));
+        assert_eq!(run(&chunk[..HOLE - 1]), (HOLE - 1, false));
+        chunk[HOLE] = 1;
+        assert_eq!(run(&chunk), (HOLE, true));
+        assert_eq!(run(&chunk[HOLE..]), (HOLE, false));
+        chunk[3 * HOLE - 1] = 1;
+        assert_eq!(run(&chunk[HOLE..]), (2 * HOLE, false));
+        assert_eq!(run(&[1, 0]), (2, false));
+    }
 }

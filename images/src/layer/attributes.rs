@@ -171,7 +171,7 @@ impl Owners {
     }
 }
 
-fn times(mtime: Time) -> Timestamps {
+pub(super) fn times(mtime: Time) -> Timestamps {
     let time = Timespec {
         tv_sec: mtime.seconds,
         tv_nsec: mtime.nanoseconds.into(),

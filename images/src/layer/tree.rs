@@ -18,9 +18,10 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 
-use super::attributes::{Attributes, Owners};
+use super::attributes::{self, Attributes, Owners};
 use super::{LayerFault, path};
 use crate::store::{self, Ownership, Pending, Skipped, StoreError};
+use crate::tar::Time;
 
 /// A directory of the layer.
 #[derive(Debug, Default)]
@@ -451,7 +452,10 @@ impl Tree {
         let create = |parent: &OwnedFd, name: &CString| {
             rustix::fs::mknodat(parent, name, FileType::CharacterDevice, Mode::empty(), 0)
         };
-        self.create_new(path, create)?;
+        let ((), parent, name) = self.create_new(path, create)?;
+        let epoch = attributes::times(Time::default());
+        rustix::fs::utimensat(&*parent, &name, &epoch, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(failed("set the attributes of", path))?;
         if let Some(dir) = self.dirs.get_mut(path::split(path).0) {
             dir.whiteouts = true;
         }

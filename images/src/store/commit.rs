@@ -50,9 +50,9 @@ impl Store {
             let image = self.image_by_digest(&digest)?;
             image.ok_or_else(|| StoreError::NoSuchImage(digest.to_string()))
         });
-        inner.claims.release(blobs());
-        if image.is_ok() {
-            inner.claims.release(blobs());
+        match image {
+            Ok(_) => inner.claims.settle(blobs()),
+            Err(_) => inner.claims.release(blobs()),
         }
         image
     }
@@ -78,7 +78,11 @@ impl Inner {
             let staged = self.stage_image(manifest, config, layers)?;
             match fs::rename(staged.path(), &place) {
                 // Another process was faster with the same image.
-                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+                    ) => {}
                 renamed => renamed.map_err(StoreError::io("make", &place))?,
             }
             let images = self.layout.images();

@@ -84,6 +84,17 @@ impl Claims {
         Ok(first)
     }
 
+    /// Gives up all claims on `layers`: an image names them now.
+    pub(crate) fn settle<'a>(&self, layers: impl IntoIterator<Item = &'a Digest>) {
+        let mut state = self.state();
+        for layer in layers {
+            state.layers.remove(layer);
+        }
+        if state.layers.is_empty() {
+            state.held = None;
+        }
+    }
+
     /// Gives up one claim on each of `layers`.
     pub(crate) fn release<'a>(&self, layers: impl IntoIterator<Item = &'a Digest>) {
         let mut state = self.state();

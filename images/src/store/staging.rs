@@ -84,18 +84,18 @@ impl Inner {
             if !layout::is_still(&path, &dir).map_err(StoreError::io("look at", &path))? {
                 continue;
             }
-            let staging = LayerStaging {
-                inner: self.clone(),
-                blob: blob.clone(),
-                path: path.clone(),
-                dir,
-                installed: false,
-            };
             if self.has_layer(blob) {
+                tree::remove(&path).map_err(StoreError::io("remove", &path))?;
                 return Ok(Begun::Present);
             }
-            tree::empty(staging.dir.as_fd()).map_err(StoreError::io("clear", &path))?;
-            return Ok(Begun::Staging(staging));
+            tree::empty(dir.as_fd()).map_err(StoreError::io("clear", &path))?;
+            return Ok(Begun::Staging(LayerStaging {
+                inner: self,
+                blob: blob.clone(),
+                path,
+                dir,
+                installed: false,
+            }));
         }
     }
 }
@@ -159,6 +159,7 @@ impl Drop for LayerStaging {
         if !self.installed {
             // What cannot be removed now is unlocked in a moment, and collected later.
             let _ = tree::remove(&self.path);
+            self.inner.claims.release([&self.blob]);
         }
     }
 }
