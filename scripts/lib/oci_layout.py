@@ -189,7 +189,9 @@ class Layout:
 
 
 # What a package manager leaves behind, and what the bootstrap puts in for its own time.
-SKIP_CONTENTS = {"dev", "proc", "sys", "run", "tmp", "var/lib/apt/lists", "var/cache/apt", "var/log"}
+SKIP_CONTENTS = {"dev", "proc", "sys", "run", "tmp"}
+# Of these only the directories stay.
+SKIP_FILES = ("var/lib/apt/lists/", "var/cache/apt/", "var/log/")
 SKIP = {
     "etc/resolv.conf",
     "etc/hostname",
@@ -218,6 +220,8 @@ def _walk(root):
             if path in SKIP:
                 continue
             info = os.lstat(os.path.join(root, path))
+            if path.startswith(SKIP_FILES) and not stat.S_ISDIR(info.st_mode):
+                continue
             if stat.S_ISDIR(info.st_mode) and path not in SKIP_CONTENTS and info.st_dev == device:
                 pending.append(path)
             yield path, info

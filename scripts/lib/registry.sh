@@ -37,6 +37,9 @@ registry_listens() { grep -q 'listening on 127\.0\.0\.1:[0-9]' "$1"; }
 push_image() {
     local layout=$1 port=$2 name=$3
     shift 3
-    skopeo copy --quiet --insecure-policy --dest-tls-verify=false --all "$@" \
+    local keep=--preserve-digests
+    [ "${1:-}" != --format ] || keep=''
+    # Else it would compress the layers that are plain.
+    skopeo copy --quiet --insecure-policy ${keep:+"$keep"} --dest-tls-verify=false --all "$@" \
         "oci:$layout" "docker://127.0.0.1:$port/$name"
 }

@@ -93,10 +93,7 @@ fn files_written_inside_are_ours() {
     // Behind the overlay it is the user's file as well, where it can be looked at from outside.
     let inside = host.ssh("stat -c '%u %g' /tmp/written-inside").run().line();
     assert_eq!(inside, format!("{} {}", id("-u"), id("-g")));
-    assert!(
-        found.stderr.is_empty() || found.text().is_empty(),
-        "{found}"
-    );
+    assert!(found.text().ends_with("/tmp/written-inside\n"), "{found}");
 }
 
 fn the_host_is_out_of_sight() {
@@ -143,12 +140,6 @@ fn no_capability_is_left() {
             .run()
             .line(),
         "refused"
-    );
-    assert_eq!(
-        host.ssh("grep Seccomp: /proc/self/status | cut -f2")
-            .run()
-            .line(),
-        "2"
     );
 }
 

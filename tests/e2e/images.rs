@@ -175,8 +175,16 @@ fn a_docker_save_archive_loads() {
 }
 
 fn a_layout_loads_under_a_name() {
-    let host = Host::with_image("busybox");
-    assert_eq!(host.ssh("echo loaded").run().line(), "loaded");
+    let host = Host::empty("localhost/named:7");
+    let layout = setup::get().stage.join("images/alpine-like");
+    let output = host.run([
+        "load".as_ref(),
+        layout.as_os_str(),
+        "--name".as_ref(),
+        "localhost/named:7".as_ref(),
+    ]);
+    assert_eq!(output.code, Some(0), "{output}");
+    assert_eq!(host.ssh("echo $FROM_IMAGE").run().line(), "alpine-like");
 }
 
 fn a_login_pulls_what_is_missing() {
@@ -328,7 +336,9 @@ fn refused_at_a_layer(reference: &str, word: &str) {
     let host = Host::empty(reference);
     let output = host.run(["pull", reference]);
     assert_eq!(output.code, Some(125), "{output}");
-    let line = output.complaint();
+    // Before that it says how far it came.
+    let line = output.errors().lines().last().unwrap().to_owned();
+    assert!(line.starts_with("podspawn: "), "{output}");
     assert!(line.contains(reference) && line.contains(word), "{line}");
     for part in ["v1/tmp", "v1/images", "v1/refs"] {
         let left: Vec<_> = fs::read_dir(host.storage().join(part))
@@ -358,17 +368,28 @@ fn refused_truncated_blob() {
 }
 
 fn refused_bad_reference() {
-    for bad in ["Upper/case:1", "a b", "../../etc", "busybox:1:2", ""] {
+    for bad in ["127.0.0.1/Upper:1", "a b", "../../etc", "busybox:1:2", ""] {
         refused(&["pull", bad], &["reference"]);
     }
 }
 
 fn refused_silent_host() {
     // Nothing listens on the discard port of loopback.
-    refused(
-        &["pull", "127.0.0.1:9/podspawn/busybox:1"],
-        &["127.0.0.1:9"],
+    let reference = "127.0.0.1:9/podspawn/busybox:1";
+    let host = Host::empty(reference);
+    let output = host.run(["pull", reference]);
+    assert_eq!(output.code, Some(125), "{output}");
+    // Before that it says that it tries again.
+    let last = output.errors().lines().last().unwrap().to_owned();
+    assert!(
+        last.starts_with("podspawn: ") && last.contains(reference),
+        "{output}"
     );
+    assert_nothing_stored(&host);
+    // A login without a terminal keeps that to itself.
+    let login = host.ssh("true").run();
+    assert_eq!(login.code, Some(125), "{login}");
+    assert!(login.complaint().contains(reference), "{login}");
 }
 
 fn refused_missing_file() {
@@ -392,7 +413,7 @@ fn a_bad_configuration_is_one_line() {
     for (text, words) in [
         ("defaults:\n  imgae: busybox\n", ["imgae", "2"]),
         (
-            "defaults:\n  image: localhost/busybox:1\nsession:\n  grace_period: soon\n",
+            "defaults:\n  image: busybox\nsession:\n  grace_period: soon\n",
             ["grace_period", "4"],
         ),
         ("defaults: [\n", ["config.yaml", "yaml"]),

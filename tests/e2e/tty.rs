@@ -97,9 +97,8 @@ fn window_size_follows() {
     client.send("stty size\n");
     client.expect("50 132");
     // A program is told while it runs.
-    client.send(
-        "trap 'echo changed to $(stty size)' WINCH; echo wait''ing; while :; do sleep 0.1; done\n",
-    );
+    client
+        .send("sh -c 'trap \"stty size\" WINCH; echo wait\"\"ing; while :; do sleep 0.1; done'\n");
     client.expect("waiting");
     client.resize(30, 100);
     client.expect("30 100");

@@ -68,8 +68,10 @@ impl Host {
 
     /// The same, with these lines of configuration too.
     pub fn with_config(image: &str, config: &str) -> Self {
-        let host = Self::make(&format!("localhost/{image}:1"), Some(config));
-        host.load(image);
+        let reference = Self::reference(image);
+        let host = Self::make(&reference, Some(config));
+        let pulled = host.run(["pull", &reference]);
+        assert_eq!(pulled.code, Some(0), "podspawn pull {reference}: {pulled}");
         host
     }
 
@@ -274,22 +276,9 @@ impl Host {
         )
     }
 
-    /// Puts one of the made images into the store as `localhost/IMAGE:1`.
-    pub fn load(&self, image: &str) {
-        let layout = setup::get().stage.join("images").join(image);
-        let name = format!("localhost/{image}:1");
-        let loaded = self.run([
-            OsStr::new("load"),
-            layout.as_os_str(),
-            OsStr::new("--name"),
-            OsStr::new(&name),
-        ]);
-        assert_eq!(
-            loaded.code,
-            Some(0),
-            "podspawn load {}: {loaded}",
-            layout.display()
-        );
+    /// One of the made images, at the registry.
+    pub fn reference(image: &str) -> String {
+        format!("{}/podspawn/{image}:1", setup::get().registry)
     }
 
     /// Where podspawn keeps images and pods.
@@ -309,7 +298,10 @@ impl Host {
     /// Process 1 of each pod.
     pub fn supervisors(&self) -> Vec<Process> {
         let mut found = self.pod_processes();
-        found.retain(|process| process.command.starts_with("podspawn: pod"));
+        found.retain(|process| process.name == "podspawn-pod");
+        // Not what it forked.
+        let all = found.clone();
+        found.retain(|process| all.iter().all(|other| other.pid != process.parent));
         found
     }
 

@@ -10,6 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 pub struct Process {
     pub pid: i32,
     pub parent: i32,
+    /// What the process calls itself.
+    pub name: String,
     /// The arguments, joined by spaces.
     pub command: String,
 }
@@ -17,7 +19,8 @@ pub struct Process {
 impl Process {
     fn read(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let (_, after_name) = stat.rsplit_once(')')?;
+        let (before, after_name) = stat.rsplit_once(')')?;
+        let name = before.split_once('(')?.1.to_owned();
         let mut fields = after_name.split_whitespace();
         // A zombie holds nothing but its number.
         if fields.next()? == "Z" {
@@ -32,6 +35,7 @@ impl Process {
         Some(Self {
             pid,
             parent,
+            name,
             command,
         })
     }
