@@ -52,13 +52,13 @@ fn time(text: &[u8]) -> Result<Time, Why> {
     let seconds = decimal(parts.next().unwrap_or_default())?;
     let seconds = i64::try_from(seconds).map_err(|_| BAD)?;
     let fraction = parts.next().unwrap_or_default();
+    if !fraction.iter().all(u8::is_ascii_digit) {
+        return Err(BAD);
+    }
     let mut nanoseconds = 0;
     for n in 0..9 {
         let digit = fraction.get(n).copied().unwrap_or(b'0');
-        nanoseconds = nanoseconds * 10 + u32::from(digit.wrapping_sub(b'0'));
-    }
-    if !fraction.iter().all(u8::is_ascii_digit) {
-        return Err(BAD);
+        nanoseconds = nanoseconds * 10 + u32::from(digit - b'0');
     }
     Ok(match (negative, nanoseconds) {
         (false, _) => Time {
@@ -235,7 +235,7 @@ mod tests {
             (&b"path"[..], &b"a"[..], &b"rest"[..])
         );
         for bad in [
-            &b"9 path=a\n"[..],
+            &b"8 path=a\n"[..],
             b"11 path=a\n",
             b"path=a\n",
             b"5 =a\n",

@@ -135,7 +135,7 @@ fn mounts(spec: &PodSpec) -> Result<Vec<Mount>, OciSpecError> {
             "/dev/shm",
             "tmpfs",
             "shm",
-            strings(["nosuid", "noexec", "nodev", "mode=1777"]),
+            strings(["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
         )?,
         mount(
             "/dev/mqueue",
