@@ -112,7 +112,7 @@ mod tests {
             fs::write(tree.join("a/b").join(format!("file{n}")), "").unwrap();
         }
         for dir in ["a/b/c", "a/b", "a"] {
-            fs::set_permissions(tree.join(dir), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(tree.join(dir), fs::Permissions::from_mode(0o000)).unwrap();
         }
         remove(&tree).unwrap();
         assert!(!tree.exists());

@@ -12,6 +12,7 @@ mod layers;
 mod load;
 mod ownership;
 mod stacks;
+mod tools;
 mod umoci;
 mod upkeep;
 

@@ -120,7 +120,7 @@ fn removing_leaves_what_others_need() {
     assert!(place.store.image(&name("uno")).unwrap().is_some());
     let removed = place.store.remove(&name("uno")).unwrap();
     assert_eq!(removed.images, [one.digest()]);
-    assert_eq!(removed.layers, [b.descriptor.digest.clone()]);
+    assert_eq!(removed.layers, [b.descriptor.digest]);
     assert!(!removed.deferred && removed.in_use.is_empty());
     assert!(place.store.image(&name("two")).unwrap().is_some());
     assert_eq!(place.list("layers").len(), 2);
