@@ -17,7 +17,7 @@ mod source;
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
@@ -85,34 +85,42 @@ impl Options {
 /// Answers the scp on the other side until it is done. Returns the exit status.
 pub fn main(args: &[OsString]) -> u8 {
     std::panic::set_hook(Box::new(|_| {}));
-    let Some(options) = Options::parse(args) else {
-        crate::complain("scp: usage: scp [-dpqrv] -f PATH... | -t PATH");
+    let input = io::stdin().as_fd().try_clone_to_owned();
+    let output = io::stdout().as_fd().try_clone_to_owned();
+    let (Ok(input), Ok(output)) = (input, output) else {
         return 1;
     };
-    let Some(role) = options.role else {
-        crate::complain(
-            "scp: no client here, only the far end: install the image's openssh-client",
-        );
-        return 1;
-    };
-    match serve(&options, role) {
-        Ok(0) => 0,
-        Ok(_) | Err(_) => 1,
+    match answer(args, File::from(input), File::from(output)) {
+        Ok(errors) => u8::from(errors > 0),
+        Err(why) => {
+            crate::complain(why);
+            1
+        }
     }
 }
 
-/// Returns how many errors there were.
-fn serve(options: &Options, role: Role) -> io::Result<u64> {
-    let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+/// Does what `args` ask for, with the other side behind `input` and `output`. Returns
+/// how many errors there were.
+///
+/// # Errors
+/// The arguments make no sense, and nothing was said to the other side.
+pub fn answer(
+    args: &[OsString],
+    input: impl Read,
+    output: impl Write,
+) -> Result<u64, &'static str> {
+    let options = Options::parse(args).ok_or("scp: usage: scp [-dpqrv] -f PATH... | -t PATH")?;
+    let role = options
+        .role
+        .ok_or("scp: no client here, only the far end: install the image's openssh-client")?;
     let mut channel = Channel::new(input, output);
     // Whatever ended it has been told to the other side, if that is still there.
     let ended = match role {
-        Role::Sink => sink::run(options, &mut channel),
-        Role::Source => source::run(options, &mut channel),
+        Role::Sink => sink::run(&options, &mut channel),
+        Role::Source => source::run(&options, &mut channel),
     };
-    channel.flush()?;
-    Ok(channel.errors() + u64::from(ended.is_err()))
+    let flushed = channel.flush();
+    Ok(channel.errors() + u64::from(ended.and(flushed).is_err()))
 }
 
 /// Home directories in place of a leading `~`, unless there is such a file.

@@ -220,7 +220,7 @@ fn parse_times(rest: &[u8]) -> Option<Timestamps> {
     let mut time = || {
         let (seconds, micros) = (fields.next()??, fields.next()??);
         let seconds = i64::try_from(seconds).ok()?;
-        (micros < 1_000_000).then_some(Timespec {
+        (micros < 1_000_000).then(|| Timespec {
             tv_sec: seconds,
             tv_nsec: micros as i64 * 1_000,
         })
@@ -297,6 +297,7 @@ mod tests {
             &b""[..],
             b"5 0 7",
             b"5 0 7 1000000",
+            b"5 0 7 19902168979525977",
             b"5 0 7 0 0",
             b"-5 0 7 0",
             b"a 0 7 0",

@@ -10,7 +10,7 @@
 //!
 //! What holds true:
 //! - one thread, and one reply per request in the order of the requests;
-//! - memory is bounded: two buffers of fixed size, reused; a length field is
+//! - memory is bounded: three buffers of fixed size, reused; a length field is
 //!   checked against what arrived before anything is done with it;
 //! - many requests are taken from one read, and their replies leave in one write,
 //!   but never wait for a request that has not arrived;
