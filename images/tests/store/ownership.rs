@@ -33,29 +33,50 @@ fn entries() -> Vec<super::common::archive::Entry> {
     ]
 }
 
-/// Runs this very test again as root of a user namespace that maps 65,536 ids.
+/// A shell that waits for its ids before it becomes the test.
+const WHEN_MAPPED: &str = "read go; exec \"$@\"";
+
 #[test]
-fn in_a_user_namespace() {
+fn as_root_of_a_user_namespace() {
     if told().is_some() {
         return inside();
     }
+    in_a_namespace("ownership::as_root_of_a_user_namespace", &[]);
+}
+
+/// As a pod's user is: mapped to an id of their own, with all capabilities over the others.
+#[test]
+fn as_a_user_in_their_namespace() {
+    if told().is_some() {
+        assert_eq!(rustix::process::geteuid().as_raw(), 1000);
+        return inside();
+    }
+    let user = [
+        "setpriv",
+        "--reuid=1000",
+        "--regid=1000",
+        "--clear-groups",
+        "--inh-caps=+all",
+        "--ambient-caps=+all",
+    ];
+    in_a_namespace("ownership::as_a_user_in_their_namespace", &user);
+}
+
+/// Runs a test again in a user namespace that maps 65,536 ids.
+fn in_a_namespace(test: &str, become_whom: &[&str]) {
     if !root() {
         return;
     }
-    let test = "ownership::in_a_user_namespace";
-    let mut command = alone(
-        test,
-        &[
-            "unshare",
-            "--user",
-            "--mount",
-            "sh",
-            "-c",
-            "read go; exec \"$@\"",
-            "sh",
-        ],
-        "",
-    );
+    let shell = [
+        "unshare",
+        "--user",
+        "--mount",
+        "sh",
+        "-c",
+        WHEN_MAPPED,
+        "sh",
+    ];
+    let mut command = alone(test, &[&shell[..], become_whom].concat(), "");
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -78,10 +99,8 @@ fn in_a_user_namespace() {
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     let more = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}\n{more}"
-    );
+    let passed = output.status.success() && text.contains("1 passed");
+    assert!(passed, "{text}\n{more}");
 }
 
 fn inside() {

@@ -6,6 +6,8 @@
 //! gives them their own attributes, children before parents, so that neither modes nor times of
 //! parents are in the way.
 
+mod links;
+
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::io;
@@ -365,87 +367,6 @@ impl Tree {
         let (parent, name) = path::split(path);
         let (parent, name) = (self.parent(parent)?, c_name(name));
         self.clear(&parent, &name, path).map(drop)
-    }
-
-    /// A hard link to another file of this layer, or of one below.
-    pub(crate) fn hard_link(&mut self, path: &[u8], target: &[u8]) -> Result<(), LayerFault> {
-        if path == target || target.is_empty() {
-            return Err(refused(path, "a hard link to itself or to the root"));
-        }
-        let (target_dir, target_name) = path::split(target);
-        if self.dirs.contains_key(target) {
-            return Err(refused(
-                path,
-                format!("a hard link to the directory {:?}", shown(target)),
-            ));
-        }
-        if self.dirs.contains_key(target_dir) {
-            let (from, name) = (self.open(target_dir)?, c_name(target_name));
-            match Tree::find(&from, &name, target)? {
-                Found::Other(_) => {
-                    let create = |parent: &OwnedFd, new: &CString| {
-                        rustix::fs::linkat(&*from, &name, parent, new, AtFlags::empty())
-                    };
-                    return self.create_new(path, create).map(drop);
-                }
-                // The place of a link that is itself to be completed.
-                Found::Whiteout if self.links.contains_key(target) => {
-                    let target = self.links[target].clone();
-                    return self.link_below(path, target);
-                }
-                Found::Whiteout => {
-                    return Err(refused(
-                        path,
-                        format!(
-                            "a hard link to {:?}, which this layer removes",
-                            shown(target)
-                        ),
-                    ));
-                }
-                Found::Nothing | Found::Directory => {}
-            }
-        }
-        // Only a layer below can have it, unless this one hides that.
-        let mut dir = target_dir;
-        loop {
-            match self.dirs.get(dir) {
-                Some(known) if known.opaque || known.fresh => {
-                    return Err(refused(
-                        path,
-                        format!("a hard link to {:?}, which does not exist", shown(target)),
-                    ));
-                }
-                Some(_) => {}
-                None => {
-                    let (above, name) = path::split(dir);
-                    if self.dirs.contains_key(above) {
-                        let found = Tree::find(&*self.open(above)?, &c_name(name), dir)?;
-                        if found != Found::Nothing {
-                            return Err(refused(
-                                path,
-                                format!(
-                                    "a hard link to {:?}, which is not below a directory",
-                                    shown(target)
-                                ),
-                            ));
-                        }
-                    }
-                }
-            }
-            if dir.is_empty() {
-                break;
-            }
-            dir = path::split(dir).0;
-        }
-        self.link_below(path, target.to_vec())
-    }
-
-    /// Notes a hard link that the stack must complete, and hides what is there until then.
-    fn link_below(&mut self, path: &[u8], target: Vec<u8>) -> Result<(), LayerFault> {
-        self.remember(path.len() + target.len())?;
-        self.make_whiteout(path)?;
-        self.links.insert(path.to_vec(), target);
-        Ok(())
     }
 
     fn make_whiteout(&mut self, path: &[u8]) -> Result<(), LayerFault> {
