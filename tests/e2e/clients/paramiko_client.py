@@ -31,11 +31,12 @@ def say(*words):
 
 
 def attempt(what, function, *given):
-    """The result, or the kind of failure that the server named."""
+    """The result, or that it failed, with what programs ask for: missing, or not permitted."""
     try:
         say(what, function(*given))
     except IOError as error:
-        say(what, "failed:", errno.errorcode.get(error.errno or 0, str(error)))
+        # Without a number it is a failure whose text is the server's own choice.
+        say(what, "failed", errno.errorcode.get(error.errno, ""))
 
 
 def shown(path, follow=True):
