@@ -11,3 +11,4 @@ pub mod exit;
 pub mod guest;
 pub mod original_command;
 pub mod output;
+pub mod session;

@@ -1,0 +1,175 @@
+//! One session in one of the user's pods, from the configuration to the end of
+//! its program: what `spawn`, `shell`, `exec` and `run` share.
+//!
+//! Runs in a process that stays a single thread, because it creates namespaces
+//! and enters others; an image that is missing is pulled in a child process,
+//! which may have as many as it likes.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use podspawn_images::store::{Image, Store};
+use podspawn_runtime::pod::{PodName, PodPaths, RunDir, attach, attach_or_launch};
+use podspawn_runtime::session::{self, Action, Ending, Session};
+use podspawn_runtime::supervisor::{Login, PodImage, PodSpec, UserChoice};
+
+use crate::cli::{Place, namespace, pull};
+use crate::config::{Config, PodUser};
+use crate::exit::{Exit, Failure};
+use crate::guest;
+
+/// Where shells are in images, after the configured one.
+const SHELLS: [&str; 8] = [
+    "/bin/bash",
+    "/usr/bin/bash",
+    "/usr/local/bin/bash",
+    "/bin/sh",
+    "/usr/bin/sh",
+    "/bin/ash",
+    "/bin/dash",
+    "/busybox/sh",
+];
+
+/// Where a host's terminfo may be.
+const TERMINFO: [&str; 3] = ["/etc/terminfo", "/lib/terminfo", "/usr/share/terminfo"];
+
+/// What is to run, and where.
+#[derive(Debug)]
+pub struct Wanted {
+    /// The pod.
+    pub pod: PodName,
+    /// Whether the pod is made if it is not there.
+    pub create: bool,
+    /// What runs in it.
+    pub action: Action,
+    /// Variables of the caller's that mean the same inside.
+    pub env: Vec<(OsString, OsString)>,
+    /// Whether the caller's terminal is to be the program's.
+    pub terminal: bool,
+}
+
+/// Runs the session.
+///
+/// # Errors
+///
+/// One line, when no session could be had.
+pub fn run(place: &Place, wanted: Wanted) -> Result<Exit, Failure> {
+    let run = RunDir::of_user(place.directories.runtime.as_deref(), place.account.uid)?;
+    let paths = PodPaths::new(&run, &place.root, wanted.pod);
+    let shells = shells(&place.config);
+    let terminfo = terminfo();
+
+    let attached = if wanted.create {
+        let create = || spec(place, &paths, &shells, &terminfo);
+        attach_or_launch(&paths, || create().map_err(Line))?
+    } else {
+        attach(&paths)?.ok_or_else(|| {
+            let name = &paths.name;
+            Failure::new(format!(
+                "pod {name} is not running; podspawn shell {name} starts it"
+            ))
+        })?
+    };
+    let session = Session {
+        action: wanted.action,
+        env: wanted.env,
+        terminal: wanted.terminal,
+        shells,
+        terminfo: terminfo.len(),
+    };
+    Ok(match session::run(&attached, &session)? {
+        Ending::Exited(status) => Exit::Status(status),
+        Ending::Signaled(signal) => Exit::Signal(signal),
+    })
+}
+
+/// A failure as the cause of another.
+#[derive(Debug)]
+struct Line(Failure);
+
+impl std::fmt::Display for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.line())
+    }
+}
+
+impl std::error::Error for Line {}
+
+fn shells(config: &Config) -> Vec<PathBuf> {
+    [config.shell.clone()]
+        .into_iter()
+        .chain(SHELLS.map(PathBuf::from))
+        .collect()
+}
+
+fn terminfo() -> Vec<PathBuf> {
+    TERMINFO
+        .iter()
+        .map(PathBuf::from)
+        .filter(|dir| dir.is_dir())
+        .collect()
+}
+
+/// What the pod is to be made of; pulls the image if it is not there.
+fn spec(
+    place: &Place,
+    paths: &PodPaths,
+    shells: &[PathBuf],
+    terminfo: &[PathBuf],
+) -> Result<PodSpec, Failure> {
+    let Place {
+        account,
+        config,
+        root,
+        ..
+    } = place;
+    let map = namespace::map_of(account)?;
+    let image = match stored(config, root, &map)? {
+        Some(image) => image,
+        None => {
+            pull::for_session(place)?;
+            stored(config, root, &map)?.ok_or_else(|| {
+                Failure::new(format!(
+                    "image {} was pulled and is gone again",
+                    config.image
+                ))
+            })?
+        }
+    };
+    Ok(PodSpec {
+        paths: paths.clone(),
+        map,
+        image: PodImage {
+            reference: config.image.to_string(),
+            lease: Some(image.lease()?),
+            config: image.config,
+            lowers: image.layers,
+        },
+        guest: guest::install(root)?,
+        terminfo: terminfo.to_vec(),
+        login: Login {
+            name: account.name.clone(),
+            uid: account.uid,
+            gid: account.gid,
+        },
+        user: match config.user {
+            PodUser::Login => UserChoice::Login,
+            PodUser::Image => UserChoice::Image,
+            PodUser::Root => UserChoice::Root,
+        },
+        shells: shells.to_vec(),
+        grace_period: config.grace_period,
+    })
+}
+
+fn stored(
+    config: &Config,
+    root: &Path,
+    map: &podspawn_runtime::idmap::IdMap,
+) -> Result<Option<Image>, Failure> {
+    let (ownership, container_root) = namespace::ownership(map);
+    let Some(store) = Store::open_outside(root, ownership, container_root)? else {
+        return Ok(None);
+    };
+    Ok(store.image(&config.image)?)
+}
