@@ -80,12 +80,13 @@ s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
 # Runs a command as an ordinary user, in a clean environment: as_user NAME [VAR=VALUE…] COMMAND…
+# Signals too: what a shell starts in the background ignores some, and so would every session.
 as_user_inside=()
 as_user() {
     local name=$1 home
     shift
     home=$(getent passwd "$name" | cut -d: -f6)
-    local clean=(env -i "HOME=$home" "USER=$name" "LOGNAME=$name" LANG=C.UTF-8
+    local clean=(env -i --default-signal "HOME=$home" "USER=$name" "LOGNAME=$name" LANG=C.UTF-8
         PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin)
     if [ "$(id -un)" = "$name" ]; then
         (cd "$home" && exec "${clean[@]}" "$@")

@@ -58,7 +58,9 @@ impl Host {
 
     /// The one host of this image for tests that leave its pod as they found it.
     pub fn shared(image: &str) -> Arc<Self> {
-        shared(image, || Self::with_image(image))
+        // What one session leaves for the next outlives a slow client.
+        let config = "session:\n  grace_period: 10m\n";
+        shared(image, || Self::with_config(image, config))
     }
 
     /// A fresh host whose store has `image`.
