@@ -8,83 +8,17 @@ for this user, stands in the same place as podspawn.
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import common
+from hosts import STAGE, Sshd, end_pods
 
 OUT = pathlib.Path(sys.argv[1])
-STAGE = pathlib.Path(os.environ["BENCH_STAGE"])
 IMAGE = os.environ["BENCH_REGISTRY"] + "/podspawn/debian:1"
 ROUNDS = int(os.environ.get("ROUNDS") or 40)
 HOME = OUT / "home"
 POD_ENV = {"XDG_DATA_HOME": str(HOME / "data"), "XDG_RUNTIME_DIR": str(HOME / "run")}
-
-
-class Sshd:
-    """A real sshd of this user and a connected master."""
-
-    def __init__(self, name, force, settings=()):
-        self.dir = OUT / name
-        script = f'. {STAGE}/lib/common.sh; . {STAGE}/lib/sshd.sh; port=$(free_port); echo $port; prepare_sshd "$@"'
-        script = script.replace('prepare_sshd "$@"', 'dir=$1; shift; prepare_sshd "$dir" "$port" "$@" >&2')
-        argv = ["bash", "-c", script, "bench", str(self.dir), force, *settings]
-        self.port = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
-        program = shutil.which("sshd", path="/usr/sbin:/usr/bin:/usr/local/sbin")
-        log = open(self.dir / "log", "w", encoding="utf-8")
-        config = self.dir / "sshd_config"
-        self.daemon = subprocess.Popen([program, "-D", "-e", "-f", config], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self.ssh = [
-            "ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none",
-            "-o", "LogLevel=ERROR", "-o", f"UserKnownHostsFile={self.dir}/known_hosts", "-i", f"{self.dir}/client_key",
-            "-S", f"{self.dir}/m", "-p", self.port, "127.0.0.1",
-        ]
-        for _ in range(200):
-            if (self.dir / "sshd.pid").exists():
-                break
-            time.sleep(0.02)
-        self.master = subprocess.Popen([*self.ssh[:1], "-M", "-N", *self.ssh[1:]], stdin=subprocess.DEVNULL)
-        for _ in range(200):
-            if (self.dir / "m").exists():
-                break
-            time.sleep(0.02)
-
-    def true(self):
-        return common.run([*self.ssh, "true"])
-
-    def stream(self, source):
-        with open(source, "rb") as file:
-            return common.run([*self.ssh, "cat"], stdin=file)
-
-    def close(self):
-        for process in (self.master, self.daemon):
-            process.terminate()
-            process.wait()
-
-
-def supervisors():
-    """The supervisors of this user's pods."""
-    found = []
-    for entry in pathlib.Path("/proc").iterdir():
-        try:
-            mine = entry.name.isdigit() and entry.stat().st_uid == os.getuid()
-            if mine and (entry / "comm").read_text().strip() == "podspawn-pod":
-                if (entry / "stat").read_text().split(") ")[1][0] != "Z":
-                    found.append(int(entry.name))
-        except OSError:
-            pass
-    return found
-
-
-def end_pods():
-    for pid in supervisors():
-        os.kill(pid, signal.SIGKILL)
-    while supervisors():
-        time.sleep(0.002)
-    # The kernel takes the namespaces apart after that; not what a login waits for.
-    time.sleep(0.05)
 
 
 def podman_peers():
@@ -116,7 +50,7 @@ def main():
     settings = ["SetEnv " + " ".join(f"{k}={v}" for k, v in POD_ENV.items())]
     podspawn = f"{STAGE}/bin/podspawn --config {OUT}/config.yaml"
     common.run([*podspawn.split(), "pull", IMAGE])
-    ours, plain = Sshd("ours", podspawn + " spawn", settings), Sshd("plain", "", settings)
+    ours, plain = Sshd(OUT / "ours", podspawn + " spawn", settings), Sshd(OUT / "plain", "", settings)
     open_sshds = [ours, plain]
     report = common.Report("session")
     try:
@@ -154,7 +88,7 @@ def main():
         else:
             for kind in ("exec", "run"):
                 try:
-                    peer = Sshd("podman-" + kind, peers[kind], settings)
+                    peer = Sshd(OUT / ("podman-" + kind), peers[kind], settings)
                     open_sshds.append(peer)
                     mine = ours.true if kind == "exec" else cold
                     times = common.interleaved({"ours": mine, "peer": peer.true}, max(ROUNDS // 4, 5))
