@@ -6,6 +6,7 @@
 //! which may have as many as it likes.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use podspawn_images::store::{Image, Store};
@@ -124,6 +125,9 @@ fn spec(
         ..
     } = place;
     let map = namespace::map_of(account)?;
+    if std::io::stderr().is_terminal() {
+        namespace::note(&map, account);
+    }
     let image = match stored(config, root, &map)? {
         Some(image) => image,
         None => {

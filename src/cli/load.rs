@@ -39,7 +39,11 @@ pub struct Args {
 /// One line that names the file.
 pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     let place = Place::of_process(None, named)?;
-    let store = namespace::open_store(&namespace::map_of(&place.account)?, &place.root)?;
+    let map = namespace::map_of(&place.account)?;
+    if args.format == Format::Text && !args.quiet {
+        namespace::note(&map, &place.account);
+    }
+    let store = namespace::open_store(&map, &place.root)?;
     let source = match args.source.to_str() {
         Some("-") => Path::new("/dev/stdin"),
         _ => &args.source,

@@ -7,6 +7,7 @@ use podspawn_runtime::idmap::{self, IdMap};
 
 use crate::account::Account;
 use crate::exit::Failure;
+use crate::output;
 
 /// The id map of this user's pods.
 ///
@@ -34,6 +35,16 @@ pub fn ownership(map: &IdMap) -> (Ownership, (u32, u32)) {
             .map_or(0, |e| e.outside)
     };
     (Ownership::Mapped, (root(&map.uids), root(&map.gids)))
+}
+
+/// Says what a user without subordinate ids should know, in one line.
+pub fn note(map: &IdMap, account: &Account) {
+    if map.is_single() {
+        output::notice(&format!(
+            "user {} has no subordinate ids: all files of an image belong to them; a range in /etc/subuid and /etc/subgid changes that",
+            account.name
+        ));
+    }
 }
 
 /// Moves this process into a user namespace with `map`, and opens the store

@@ -40,7 +40,11 @@ pub struct Args {
 /// One line that names the reference.
 pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     let place = Place::of_process(None, named)?;
-    let store = namespace::open_store(&namespace::map_of(&place.account)?, &place.root)?;
+    let map = namespace::map_of(&place.account)?;
+    if args.format == Format::Text && !args.quiet {
+        namespace::note(&map, &place.account);
+    }
+    let store = namespace::open_store(&map, &place.root)?;
     let options = options(&place.config, &place.directories);
     let progress = progress::of_verb(args.format, args.quiet);
     let image = pull(&store, &args.reference, &options, &*progress);
