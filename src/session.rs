@@ -10,9 +10,9 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use podspawn_images::store::{Image, Store};
-use podspawn_runtime::pod::{PodName, PodPaths, RunDir, attach, attach_or_launch};
+use podspawn_runtime::pod::{Mode, PodName, PodPaths, RunDir, attach, attach_or_launch};
 use podspawn_runtime::session::{self, Action, Ending, Session};
-use podspawn_runtime::supervisor::{Login, PodImage, PodSpec, UserChoice};
+use podspawn_runtime::supervisor::{Login, PodImage, PodSpec, Terms, UserChoice};
 
 use crate::cli::{Place, namespace, pull};
 use crate::config::{Config, PodUser};
@@ -162,7 +162,11 @@ fn spec(
             PodUser::Root => UserChoice::Root,
         },
         shells: shells.to_vec(),
-        grace_period: config.grace_period,
+        terms: Terms {
+            mode: Mode::GracePeriod,
+            grace_period: config.grace_period,
+            max_lifetime: None,
+        },
     })
 }
 

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use podspawn_runtime::idmap::IdMap;
-use podspawn_runtime::pod::{PodName, PodPaths, RunDir, attach_or_launch};
+use podspawn_runtime::pod::{Mode, PodName, PodPaths, RunDir, attach_or_launch};
 use podspawn_runtime::session::{self, Action, Session};
-use podspawn_runtime::supervisor::{Login, PodImage, PodSpec, UserChoice};
+use podspawn_runtime::supervisor::{Login, PodImage, PodSpec, Terms, UserChoice};
 
 fn main() {
     session::close_inherited();
@@ -45,7 +45,11 @@ fn main() {
             login,
             user: UserChoice::Login,
             shells: shells.clone(),
-            grace_period: Duration::from_secs(5),
+            terms: Terms {
+                mode: Mode::GracePeriod,
+                grace_period: Duration::from_secs(5),
+                max_lifetime: None,
+            },
         })
     });
     let attached = match attached {

@@ -13,7 +13,7 @@ use super::{
 use crate::supervisor::{LaunchError, PodSpec, launch};
 
 /// How long a live supervisor may take to answer, in seconds.
-const ANSWER: u64 = 20;
+pub(super) const ANSWER: u64 = 20;
 
 /// Why there is no pod to attach to.
 #[derive(Debug, thiserror::Error)]
@@ -99,27 +99,39 @@ fn take(paths: &PodPaths, mode: LockMode) -> Result<Option<Lock>, FindError> {
     Lock::take(&path, mode).map_err(|source| FindError::Lock { path, source })
 }
 
-/// Asks the socket in the run directory, through its descriptor: a long run
-/// directory does not fit into a socket address.
 fn look(run: &OwnedFd) -> Result<Option<Attached>, FindError> {
+    let request = Request::Attach { protocol: PROTOCOL };
+    let Some(connection) = begin(run, &request)? else {
+        return Ok(None);
+    };
+    match greet(connection) {
+        // Killed between connect and answer.
+        Err(FindError::Connection(ConnectionError::Closed)) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Connects and sends `request`; `None` when nobody is there.
+///
+/// The socket is reached through the descriptor of its directory: a long run
+/// directory does not fit into a socket address.
+pub(super) fn begin(
+    run: &OwnedFd,
+    request: &Request,
+) -> Result<Option<Connection>, ConnectionError> {
     let path = format!("/proc/self/fd/{}/control", run.as_raw_fd());
     let connection = match Connection::connect(path.as_ref()) {
         Ok(connection) => connection,
         Err(e) => match e.raw_os_error() {
             // The second is what a killed supervisor leaves.
             Some(libc::ENOENT | libc::ECONNREFUSED) => return Ok(None),
-            _ => return Err(ConnectionError::from(e).into()),
+            _ => return Err(e.into()),
         },
     };
-    match connection.send(&Request::Attach { protocol: PROTOCOL }, &[]) {
-        Ok(()) => {}
-        Err(e) if e.raw_os_error() == Some(libc::EPIPE) => return Ok(None),
-        Err(e) => return Err(ConnectionError::from(e).into()),
-    }
-    match greet(connection) {
-        // Killed between connect and answer.
-        Err(FindError::Connection(ConnectionError::Closed)) => Ok(None),
-        other => other.map(Some),
+    match connection.send(request, &[]) {
+        Ok(()) => Ok(Some(connection)),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(None),
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -134,5 +146,8 @@ fn greet(connection: Connection) -> Result<Attached, FindError> {
             "the pod's supervisor sent no handle of the container".into(),
         )),
         (Reply::Failed { why }, _) => Err(FindError::Refused(why)),
+        _ => Err(FindError::Refused(
+            "the pod's supervisor answered something else than was asked".into(),
+        )),
     }
 }

@@ -13,16 +13,22 @@
 //!    its whole life, so that one upper directory has one user, even where the
 //!    run directory was deleted under a live pod.
 
+mod ask;
 mod connection;
 mod find;
 mod lock;
+mod mode;
 mod name;
 mod paths;
+mod pod_status;
 mod protocol;
 
+pub use ask::{status, stop};
 pub use connection::{Connection, ConnectionError};
 pub use find::{Attached, FindError, attach, attach_or_launch};
 pub use lock::{Lock, LockMode};
+pub use mode::Mode;
 pub use name::{InvalidPodName, PodName};
 pub use paths::{PathsError, PodPaths, RunDir};
+pub use pod_status::{Limit, PodState, PodStatus};
 pub use protocol::{PROTOCOL, PodInfo, Reply, Request, SessionUser};

@@ -9,10 +9,12 @@
 //! A session sends [`Request::Attach`] and gets [`Reply::Attached`] with a pidfd
 //! of the dev container's init. It may then send [`Request::Child`] with a pidfd
 //! of what it runs. The connection *is* the attachment: the supervisor counts
-//! open connections, and ends the child of one that closed without
-//! [`Request::Bye`].
+//! open connections that asked for it, and ends the child of one that closed
+//! without [`Request::Bye`]. A connection that only asks or orders does not count.
 
 use serde::{Deserialize, Serialize};
+
+use super::PodStatus;
 
 /// Version of the conversation.
 pub const PROTOCOL: u32 = 1;
@@ -33,6 +35,15 @@ pub enum Request {
     Child,
     /// My process has ended; there is nothing to clean up.
     Bye,
+    /// How is the pod? Answered with [`Reply::Status`].
+    Status,
+    /// End the pod. Answered with [`Reply::Stopping`]; the connection closes once
+    /// nothing of the pod is left.
+    Stop {
+        /// Without giving its programs the time to end by themselves.
+        #[serde(default)]
+        now: bool,
+    },
 }
 
 /// From the supervisor to a session.
@@ -44,6 +55,15 @@ pub enum Reply {
     /// No pod can be had.
     Failed {
         /// One line: what failed, on what, what to do.
+        why: String,
+    },
+    /// How the pod is.
+    Status(Box<PodStatus>),
+    /// The pod is going to end.
+    Stopping,
+    /// To every session, unasked: the pod ends under you.
+    Ending {
+        /// Why, in a few words.
         why: String,
     },
 }

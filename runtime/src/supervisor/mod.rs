@@ -17,6 +17,7 @@
 
 mod attend;
 mod container;
+mod helper;
 mod launch;
 mod log;
 mod mounts;
@@ -25,6 +26,7 @@ mod setup;
 mod spec;
 mod storage;
 
+pub use attend::Terms;
 pub use launch::{LaunchError, launch};
 pub use provision::SFTP_SERVERS;
 pub use spec::{Login, PodImage, PodSpec, UserChoice};

@@ -11,6 +11,7 @@ use rustix::net::{
 };
 
 use super::container::{self, ContainerError, DevContainer};
+use super::helper::Helper;
 use super::mounts::{self, MountError, Overlay};
 use super::provision::{self, ProvisionError};
 use super::{PodSpec, storage};
@@ -52,7 +53,6 @@ pub enum SetupError {
 }
 
 /// A pod that is up.
-#[derive(Debug)]
 pub struct Pod {
     /// The dev container.
     pub dev: DevContainer,
@@ -62,6 +62,8 @@ pub struct Pod {
     pub info: PodInfo,
     /// The storage lock.
     pub storage: Lock,
+    /// What else has to be looked after.
+    pub helpers: Vec<Box<dyn Helper>>,
 }
 
 /// Brings the pod up.
@@ -101,6 +103,7 @@ pub fn set_up(spec: &PodSpec, run: &OwnedFd) -> Result<Pod, SetupError> {
         listener,
         info: info(spec, user),
         storage,
+        helpers: Vec::new(),
     })
 }
 

@@ -2,10 +2,10 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use oci_spec::image::ImageConfiguration;
 
+use super::Terms;
 use crate::idmap::IdMap;
 use crate::pod::PodPaths;
 
@@ -28,8 +28,8 @@ pub struct PodSpec {
     pub user: UserChoice,
     /// Shells to try for the session user, best first.
     pub shells: Vec<PathBuf>,
-    /// How long the pod stays after its last session.
-    pub grace_period: Duration,
+    /// When it ends.
+    pub terms: Terms,
 }
 
 /// An unpacked image.

@@ -1,0 +1,79 @@
+//! What a connection may ask for: one arm, one function each.
+//!
+//! Each says whether the connection goes on. A request that is not understood
+//! ends it, see [`super::session`].
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use super::State;
+use super::life::Reason;
+use super::session::Peer;
+use crate::pod::{PROTOCOL, PodState, PodStatus, Reply, Request};
+
+/// Does what `request` asks for. `fds` came with it.
+pub fn answer(
+    peer: &mut Peer,
+    request: Request,
+    mut fds: Vec<OwnedFd>,
+    state: &mut State<'_>,
+) -> bool {
+    match request {
+        Request::Attach { protocol: PROTOCOL } => admit(peer, state),
+        Request::Attach { protocol } => refuse(peer, protocol),
+        Request::Child => {
+            peer.child = fds.pop();
+            true
+        }
+        Request::Bye => {
+            peer.child = None;
+            true
+        }
+        Request::Status => tell(peer, &Reply::Status(Box::new(status(state)))),
+        Request::Stop { now } => {
+            peer.awaits_end = true;
+            state.life.order(Reason::Stopped { now });
+            tell(peer, &Reply::Stopping)
+        }
+    }
+}
+
+/// Attaches the connection and shows it the way in.
+pub fn admit(peer: &mut Peer, state: &mut State<'_>) -> bool {
+    if !peer.attached {
+        peer.attached = true;
+        state.life.joined();
+    }
+    let reply = Reply::Attached(Box::new(state.info.clone()));
+    peer.connection.send(&reply, &[state.init.as_fd()]).is_ok()
+}
+
+fn refuse(peer: &Peer, protocol: u32) -> bool {
+    let why = format!(
+        "this pod was started by another version of podspawn (protocol {PROTOCOL}, not {protocol}); it ends with its last session"
+    );
+    tell(peer, &Reply::Failed { why });
+    false
+}
+
+fn tell(peer: &Peer, reply: &Reply) -> bool {
+    peer.connection.send(reply, &[]).is_ok()
+}
+
+fn status(state: &State<'_>) -> PodStatus {
+    let (life, now) = (&state.life, Instant::now());
+    PodStatus {
+        pod: state.info.pod.clone(),
+        state: match life.sessions() {
+            0 => PodState::Idle,
+            _ => PodState::Running,
+        },
+        image: state.info.image.clone(),
+        mode: life.terms().mode,
+        sessions: life.sessions(),
+        created: state.created,
+        age: life.age(now).as_secs(),
+        expires_in: life.expires_in(now).map(|left| left.as_secs()),
+        limits: Vec::new(),
+    }
+}

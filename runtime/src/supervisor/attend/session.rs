@@ -1,0 +1,71 @@
+//! A connection, and what has become of it.
+//!
+//! An attached one keeps the pod alive and may have a process; one that only asks
+//! or orders is none of that.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Instant;
+
+use rustix::net::RecvFlags;
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::State;
+use super::requests;
+use crate::pod::{Connection, Request};
+
+/// One connection.
+pub struct Peer {
+    /// The socket.
+    pub connection: Connection,
+    /// It is counted: the pod does not end for want of sessions while it is open.
+    pub attached: bool,
+    /// What it runs, until it says that this has ended.
+    pub child: Option<OwnedFd>,
+    /// It asked for the pod's end and waits for it.
+    pub awaits_end: bool,
+}
+
+impl Peer {
+    pub fn new(connection: Connection) -> Self {
+        Self {
+            connection,
+            attached: false,
+            child: None,
+            awaits_end: false,
+        }
+    }
+
+    /// Hears one message; false when the connection is over.
+    pub fn hear(&mut self, state: &mut State<'_>) -> bool {
+        match self.connection.receive::<Request>(RecvFlags::DONTWAIT) {
+            Ok((request, fds)) => requests::answer(self, request, fds, state),
+            Err(_) => false,
+        }
+    }
+
+    /// The connection is over. What it ran on its own terminal got SIGHUP from
+    /// the kernel; without a terminal nobody else would tell it.
+    pub fn left(self, state: &mut State<'_>) {
+        // The child leads a process group of its own, see `session::child`.
+        if let Some(pid) = self.child.as_ref().and_then(pid_of) {
+            let _ = kill_process_group(pid, Signal::HUP);
+            let _ = kill_process_group(pid, Signal::CONT);
+        }
+        if self.attached {
+            state.life.left(Instant::now());
+        }
+    }
+}
+
+/// The process of a pidfd as this pid namespace numbers it; `None` once it is
+/// reaped (`/proc/PID/fdinfo`, `proc(5)`).
+fn pid_of(pidfd: &OwnedFd) -> Option<Pid> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    let pid = info
+        .lines()
+        .find_map(|line| line.strip_prefix("Pid:"))?
+        .trim()
+        .parse()
+        .ok()?;
+    if pid > 0 { Pid::from_raw(pid) } else { None }
+}
