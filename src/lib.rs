@@ -9,6 +9,8 @@ pub mod cli;
 pub mod config;
 pub mod exit;
 pub mod guest;
+pub mod login_shell;
 pub mod original_command;
 pub mod output;
+pub mod server;
 pub mod session;

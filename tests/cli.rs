@@ -62,7 +62,21 @@ fn the_help_names_the_verbs_that_there_are() {
         .take_while(|line| !line.is_empty())
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    assert_eq!(verbs, ["spawn", "pull", "images", "rmi", "load"]);
+    assert_eq!(
+        verbs,
+        [
+            "spawn",
+            "pull",
+            "images",
+            "rmi",
+            "load",
+            "server-setup",
+            "add-user",
+            "remove-user",
+            "list-users",
+            "auth-keys"
+        ]
+    );
     assert!(text.is_ascii(), "no colours, no surprises");
     for verb in verbs {
         let output = Home::new().run([verb, "--help"]);

@@ -71,6 +71,14 @@ impl Allotment {
         self.0.is_empty()
     }
 
+    /// Whether this id on the host is one of them.
+    #[must_use]
+    pub fn contains(&self, id: u32) -> bool {
+        self.0
+            .iter()
+            .any(|(start, count)| id.checked_sub(*start).is_some_and(|n| n < *count))
+    }
+
     /// The map that keeps `id` and fills the ids around it from the allotment.
     #[must_use]
     pub fn map_around(&self, id: u32) -> Vec<Extent> {

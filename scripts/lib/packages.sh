@@ -11,7 +11,7 @@ packages_for() {
         quickstart) echo curl ca-certificates python3 ;;
         # A registry, tools that read images independently, and the clients that users have.
         test)
-            echo docker-registry skopeo umoci podman acl attr libcap2-bin procps shellcheck \
+            echo docker-registry skopeo umoci podman acl attr libcap2-bin procps iproute2 shellcheck \
                 tmux sshfs lftp rsync git curl python3-paramiko python3-asyncssh ansible-core ncurses-term
             ;;
     esac

@@ -2,11 +2,16 @@
 //!
 //! Runs in every process that starts as `podspawn`.
 
+pub mod add_user;
+pub mod auth_keys;
 pub mod images;
+pub mod list_users;
 pub mod load;
 pub mod namespace;
 pub mod pull;
+pub mod remove_user;
 pub mod rmi;
+pub mod server_setup;
 pub mod spawn;
 mod usage;
 
@@ -22,9 +27,9 @@ use crate::exit::{Exit, Failure};
 
 /// ssh alice@host lands in alice's own container, without a container daemon
 ///
-/// sshd runs `podspawn spawn` for every session of a container user; the other
-/// commands look after the images that a user's pods are made of. Everything
-/// runs as that user.
+/// sshd runs `podspawn spawn` for every session of a container user; other
+/// commands look after the images that a user's pods are made of. All of them
+/// run as that user. Root sets the host up and makes the users.
 ///
 /// A failure of podspawn itself is one line on standard error and exit status
 /// 125. 126 and 127 mean that a session's command could not be executed or was
@@ -74,6 +79,33 @@ enum Verb {
     /// save or buildah wrote is understood, compressed or not; of an image for
     /// several platforms, the one for this host is taken. Prints the digests.
     Load(load::Args),
+    /// Set this host up for container users, or undo it; as root
+    ///
+    /// Gives sshd a block for the group podspawn, which makes the group's sessions
+    /// run in pods and closes what would reach the host, and has sshd read it. Before
+    /// and after, sshd is asked whether it takes its configuration and what is in
+    /// force for whom; if the answer is not as it should be, everything is put back.
+    /// Live sessions and other users notice nothing. Can be run again at any time.
+    ServerSetup(server_setup::Args),
+    /// Make an account whose logins land in a pod; as root
+    ///
+    /// An account with podspawn as its shell, a range of subordinate ids and, with
+    /// systemd, lingering, so that pods outlive logins. For an account that is there
+    /// already, adds keys. Keys are given here or in files, never fetched: podspawn
+    /// asks nobody on the network who may log in.
+    AddUser(add_user::Args),
+    /// Remove the accounts of container users; as root
+    ///
+    /// Ends everything that runs with their ids. Their homes stay, for root alone,
+    /// unless --remove-home is given.
+    RemoveUser(remove_user::Args),
+    /// List the container users
+    ListUsers(list_users::Args),
+    /// Print the public keys of a container user (for AuthorizedKeysCommand)
+    ///
+    /// Reads nothing but the files that add-user keeps. Whatever goes wrong, it
+    /// prints nothing and succeeds, so that sshd goes on to other keys.
+    AuthKeys(auth_keys::Args),
 }
 
 /// Runs the verb that the arguments name.
@@ -89,6 +121,11 @@ pub fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Images(args) => images::run(args, config),
         Verb::Rmi(args) => rmi::run(args, config),
         Verb::Load(args) => load::run(args, config),
+        Verb::ServerSetup(args) => server_setup::run(args, config),
+        Verb::AddUser(args) => add_user::run(args, config),
+        Verb::RemoveUser(args) => remove_user::run(args, config),
+        Verb::ListUsers(args) => list_users::run(args),
+        Verb::AuthKeys(args) => Ok(auth_keys::run(args, config)),
     }
 }
 

@@ -30,7 +30,7 @@ use std::time::Duration;
 use podspawn_images::limits::Limits;
 use podspawn_images::reference::Reference;
 
-pub use read::{Locations, load};
+pub use read::{Locations, load, load_server};
 pub use schema::{KEYS, Key, PER_USER, Reach, Registries, Registry, SHORT, WithoutEffect};
 pub use storage_root::StorageRoot;
 
@@ -56,6 +56,8 @@ pub struct Config {
     pub user: PodUser,
     /// `network`: what a pod can reach.
     pub network: Network,
+    /// `auth.key_dir`: where the public keys of container users are, an absolute path.
+    pub key_dir: PathBuf,
     /// `user_settings`: the keys that a user's own file may have.
     pub user_settings: Vec<&'static str>,
     unused: Vec<Unused>,
@@ -147,6 +149,7 @@ impl Default for Config {
             limits: Limits::default(),
             user: PodUser::default(),
             network: Network::default(),
+            key_dir: "/etc/podspawn/keys".into(),
             user_settings: vec!["defaults.image", "defaults.shell", "session.grace_period"],
             unused: Vec::new(),
         }

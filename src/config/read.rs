@@ -87,6 +87,23 @@ pub fn load(locations: &Locations, account: &Account) -> Result<Config, ConfigEr
     Ok(config)
 }
 
+/// Reads the administrator's file for everybody alone: what concerns the host.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_server(named: Option<&Path>) -> Result<Config, ConfigError> {
+    let path = named.unwrap_or(Path::new(SERVER));
+    let trust = named.map_or(Trust::Root, |_| Trust::RootOrUser);
+    let mut config = Config::default();
+    match read(path, trust, rustix::process::geteuid().as_raw())? {
+        Some(bytes) => config.apply(path, &bytes, Source::Server)?,
+        None if named.is_some() => return Err(refused(path, "there is no such file")),
+        None => {}
+    }
+    Ok(config)
+}
+
 fn refused(path: &Path, text: impl Into<String>) -> ConfigError {
     ConfigError {
         file: path.to_owned(),

@@ -182,11 +182,12 @@ pub const KEYS: &[Key] = &[
         "The keys that users may give in a file of their own. \
          Default: [defaults.image, defaults.shell, session.grace_period].",
     ),
-    later(
+    key(
         "auth.key_dir",
         Host,
-        set::any_path,
-        "Directory of public keys, a file a user.",
+        set::key_dir,
+        "Directory of the public keys that add-user keeps, a file a user. \
+         Default: /etc/podspawn/keys.",
     ),
     later("log.file", Host, set::any_path, "Log file."),
     later(

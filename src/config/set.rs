@@ -23,6 +23,10 @@ pub(super) fn grace_period(config: &mut Config, value: Value<'_>) -> Outcome {
     put(&mut config.grace_period, value.parsed(units::duration)?)
 }
 
+pub(super) fn key_dir(config: &mut Config, value: Value<'_>) -> Outcome {
+    put(&mut config.key_dir, value.absolute_path()?)
+}
+
 pub(super) fn storage_root(config: &mut Config, value: Value<'_>) -> Outcome {
     if value.absolute_path()?.is_some() {
         config.storage_root = value.parsed(StorageRoot::parse)?;

@@ -132,7 +132,6 @@ fn a_configuration_of_upstream_carries_over() {
     assert_eq!(
         unused(WithoutEffect::NotYet),
         [
-            (3, "auth.key_dir"),
             (7, "defaults.cpus"),
             (8, "defaults.memory"),
             (11, "session.max_lifetime"),
