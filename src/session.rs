@@ -10,7 +10,9 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use podspawn_images::store::{Image, Store};
-use podspawn_runtime::pod::{Mode, PodName, PodPaths, RunDir, attach, attach_or_launch};
+use podspawn_runtime::pod::{
+    Attached, Mode, PodName, PodPaths, RunDir, attach, attach_or_launch, is_behind_module,
+};
 use podspawn_runtime::session::{self, Action, Ending, Session};
 use podspawn_runtime::supervisor::{Login, PodImage, PodSpec, Terms, UserChoice};
 
@@ -55,22 +57,8 @@ pub struct Wanted {
 ///
 /// One line, when no session could be had.
 pub fn run(place: &Place, wanted: Wanted) -> Result<Exit, Failure> {
-    let run = RunDir::of_user(place.directories.runtime.as_deref(), place.account.uid)?;
-    let paths = PodPaths::new(&run, &place.root, wanted.pod);
-    let shells = shells(&place.config);
-    let terminfo = terminfo();
-
-    let attached = if wanted.create {
-        let create = || spec(place, &paths, &shells, &terminfo);
-        attach_or_launch(&paths, || create().map_err(Line))?
-    } else {
-        attach(&paths)?.ok_or_else(|| {
-            let name = &paths.name;
-            Failure::new(format!(
-                "pod {name} is not running; podspawn shell {name} starts it"
-            ))
-        })?
-    };
+    let attached = enter(place, wanted.pod, wanted.create)?;
+    let (shells, terminfo) = (shells(&place.config), terminfo());
     let session = Session {
         action: wanted.action,
         env: wanted.env,
@@ -81,6 +69,32 @@ pub fn run(place: &Place, wanted: Wanted) -> Result<Exit, Failure> {
     Ok(match session::run(&attached, &session)? {
         Ending::Exited(status) => Exit::Status(status),
         Ending::Signaled(signal) => Exit::Signal(signal),
+    })
+}
+
+/// Attaches to a pod, which is made if it is not there and `create` says so.
+///
+/// # Errors
+///
+/// One line, when there is no pod.
+pub fn enter(place: &Place, pod: PodName, create: bool) -> Result<Attached, Failure> {
+    let run = RunDir::of_user(place.directories.runtime.as_deref(), place.account.uid)?;
+    let paths = PodPaths::new(&run, &place.root, pod);
+    let name = &paths.name;
+    if create && !is_behind_module() {
+        let (shells, terminfo) = (shells(&place.config), terminfo());
+        let create = || spec(place, &paths, &shells, &terminfo);
+        return Ok(attach_or_launch(&paths, || create().map_err(Line))?);
+    }
+    attach(&paths)?.ok_or_else(|| {
+        Failure::new(if create {
+            format!(
+                "pod {name} is not running, and this connection cannot start it; \
+                 close the connection (ssh -O exit) and log in again"
+            )
+        } else {
+            format!("pod {name} is not running; podspawn shell {name} starts it")
+        })
     })
 }
 

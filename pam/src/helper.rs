@@ -9,7 +9,7 @@
 use std::ffi::{CString, NulError};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
@@ -86,7 +86,8 @@ pub fn run(member: &Member, options: &Options, env: Vec<CString>) -> Result<Netw
     .map_err(io::Error::from)?;
     let deadline = Instant::now() + options.timeout;
     let process = launch(member, options, env)?.start(theirs)?;
-    let answer = receive(&ours, deadline, options.timeout.as_secs());
+    let answer =
+        wait(&ours, &process, deadline, options.timeout.as_secs()).and_then(|()| receive(&ours));
     end(process);
     let fds = answer?;
     let [namespace, hosts, resolv, lease] =
@@ -128,21 +129,36 @@ fn launch(member: &Member, options: &Options, env: Vec<CString>) -> Result<Launc
     })
 }
 
-/// Waits for the one message, and takes the descriptors that come with it.
-fn receive(socket: &OwnedFd, deadline: Instant, seconds: u64) -> Result<Vec<OwnedFd>, HelperError> {
+/// Waits until there is a message, or will be none.
+fn wait(
+    socket: &OwnedFd,
+    process: &impl AsFd,
+    deadline: Instant,
+    seconds: u64,
+) -> Result<(), HelperError> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let limit = Timespec {
             tv_sec: left.as_secs().cast_signed(),
             tv_nsec: left.subsec_nanos().into(),
         };
-        match poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&limit)) {
+        let mut fds = [
+            PollFd::new(socket, PollFlags::IN),
+            PollFd::new(process, PollFlags::IN),
+        ];
+        match poll(&mut fds, Some(&limit)) {
             Ok(0) => return Err(HelperError::TimedOut(seconds)),
-            Ok(_) => break,
+            Ok(_) if !fds[0].revents().is_empty() => return Ok(()),
+            // A pod that it began to make may still hold the socket.
+            Ok(_) => return Err(HelperError::Silent),
             Err(Errno::INTR) => {}
             Err(e) => return Err(io::Error::from(e).into()),
         }
     }
+}
+
+/// Takes the one message, and the descriptors that come with it.
+fn receive(socket: &OwnedFd) -> Result<Vec<OwnedFd>, HelperError> {
     let mut bytes = [0; MESSAGE];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -199,15 +215,18 @@ mod tests {
     use rustix::net::{SendFlags, send};
 
     fn answer(sent: Option<&[u8]>) -> Result<Vec<OwnedFd>, HelperError> {
-        let flags = SocketFlags::CLOEXEC;
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let pair = || {
+            let flags = SocketFlags::CLOEXEC;
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
+        };
+        let ((ours, theirs), (process, _runs)) = (pair(), pair());
         if let Some(bytes) = sent {
             send(&theirs, bytes, SendFlags::empty()).unwrap();
         }
         let kept = sent.is_none().then(|| theirs.try_clone().unwrap());
         drop(theirs);
-        let answer = receive(&ours, Instant::now() + Duration::from_millis(50), 9);
+        let deadline = Instant::now() + Duration::from_millis(50);
+        let answer = wait(&ours, &process, deadline, 9).and_then(|()| receive(&ours));
         drop(kept);
         answer
     }

@@ -3,9 +3,10 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{WaitOptions, waitpid};
+use rustix::process::{Pid, WaitOptions, waitpid};
 
 use crate::sys::{self, Forked};
 
@@ -52,6 +53,20 @@ pub fn in_child(work: impl FnOnce() -> Result<(), String>) -> io::Result<Result<
         (true, Some(signal)) => format!("it was killed by signal {signal}"),
         (true, None) => "it ended without saying why".into(),
     }))
+}
+
+/// The process of a pidfd as this pid namespace numbers it; `None` once it is
+/// reaped (`/proc/PID/fdinfo`, `proc(5)`).
+#[must_use]
+pub fn pid_of(pidfd: &OwnedFd) -> Option<Pid> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    let pid = info
+        .lines()
+        .find_map(|line| line.strip_prefix("Pid:"))?
+        .trim()
+        .parse()
+        .ok()?;
+    if pid > 0 { Pid::from_raw(pid) } else { None }
 }
 
 #[cfg(test)]

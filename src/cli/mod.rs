@@ -12,6 +12,7 @@ pub mod pull;
 pub mod remove_user;
 pub mod rmi;
 pub mod server_setup;
+pub mod session_helper;
 pub mod spawn;
 mod usage;
 
@@ -106,6 +107,9 @@ enum Verb {
     /// Reads nothing but the files that add-user keeps. Whatever goes wrong, it
     /// prints nothing and succeeds, so that sshd goes on to other keys.
     AuthKeys(auth_keys::Args),
+    /// See that the user's pod is up (for the session module of sshd)
+    #[command(hide = true)]
+    SessionHelper,
 }
 
 /// Runs the verb that the arguments name.
@@ -126,6 +130,7 @@ pub fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::RemoveUser(args) => remove_user::run(args, config),
         Verb::ListUsers(args) => list_users::run(args),
         Verb::AuthKeys(args) => Ok(auth_keys::run(args, config)),
+        Verb::SessionHelper => session_helper::run(config),
     }
 }
 

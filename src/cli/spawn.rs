@@ -57,7 +57,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     )
 }
 
-fn pod_name(project: Option<String>) -> Result<PodName, Failure> {
+pub(super) fn pod_name(project: Option<String>) -> Result<PodName, Failure> {
     match project
         .as_deref()
         .map(|p| p.strip_suffix(".pod").unwrap_or(p))

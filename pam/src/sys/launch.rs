@@ -6,7 +6,7 @@
 
 use std::ffi::{CString, c_char};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::kernel::checked;
 
@@ -34,6 +34,7 @@ const SOCKET: RawFd = 3;
 /// own handling of SIGCHLD is suspended.
 pub struct Process {
     pid: libc::pid_t,
+    handle: OwnedFd,
     before: libc::sigaction,
 }
 
@@ -57,7 +58,24 @@ impl Launch {
                 // SAFETY: this is the child; the arrays end in null pointers.
                 unsafe { self.become_program(&args, &environment, socket.as_raw_fd()) }
             }
-            pid => Ok(Process { pid, before }),
+            pid => {
+                // SAFETY: an unreaped child keeps its number.
+                let handle = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as RawFd;
+                if handle < 0 {
+                    let e = io::Error::last_os_error();
+                    // SAFETY: as above.
+                    unsafe { libc::kill(pid, libc::SIGKILL) };
+                    restore_sigchld(&before);
+                    return Err(e);
+                }
+                // SAFETY: a new descriptor that nobody else owns.
+                let handle = unsafe { OwnedFd::from_raw_fd(handle) };
+                Ok(Process {
+                    pid,
+                    handle,
+                    before,
+                })
+            }
         }
     }
 
@@ -133,6 +151,13 @@ impl Process {
         let result = unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), libc::WNOHANG) };
         result == self.pid
             || (result == -1 && checked(-1).is_err_and(|e| e.raw_os_error() == Some(libc::ECHILD)))
+    }
+}
+
+/// Readable once it has ended.
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
     }
 }
 

@@ -87,6 +87,18 @@ pub fn close_inherited() {
     sys::close_from(3);
 }
 
+/// The socket to the session module of sshd, which the module's helper finds on
+/// descriptor 3. To be called before anything is opened.
+///
+/// # Errors
+///
+/// When the process was started without one.
+pub fn socket_of_module() -> io::Result<std::os::fd::OwnedFd> {
+    let socket = sys::take_inherited(3)?;
+    rustix::net::sockopt::socket_domain(&socket)?;
+    Ok(socket)
+}
+
 /// Why a session did not run.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString, c_char};
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 /// Runs `path` in place of this process; returns only on failure.
 #[must_use]
@@ -37,6 +37,26 @@ pub fn close_from(first: RawFd) {
         // SAFETY: as above.
         unsafe { libc::close(fd) };
     }
+}
+
+/// Takes over a descriptor that the process was started with, under a new number
+/// that no program inherits.
+///
+/// The caller owns no `OwnedFd` of that number.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn take_inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl has no memory effects with this command.
+    let new = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    if new < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the contract above: nobody else uses the old number.
+    unsafe { libc::close(fd) };
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(new) })
 }
 
 /// Ends this process at once: a forked copy must not run what its parent

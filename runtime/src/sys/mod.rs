@@ -10,9 +10,11 @@
 mod clone;
 mod exec;
 mod lo;
+mod ns;
 mod signals;
 
 pub use clone::{Cloned, Forked, NamespaceFlags, clone_into, fork, unshare_user};
-pub use exec::{close_from, exec, exit};
+pub use exec::{close_from, exec, exit, take_inherited};
 pub use lo::bring_up_loopback;
+pub use ns::namespace_user;
 pub use signals::{Signals, block, kill_all, reraise, reset};

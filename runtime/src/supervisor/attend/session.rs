@@ -3,15 +3,16 @@
 //! An attached one keeps the pod alive and may have a process; one that only asks
 //! or orders is none of that.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use rustix::net::RecvFlags;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Signal, kill_process_group};
 
 use super::State;
 use super::requests;
 use crate::pod::{Connection, Request};
+use crate::process::pid_of;
 
 /// One connection.
 pub struct Peer {
@@ -55,17 +56,4 @@ impl Peer {
             state.life.left(Instant::now());
         }
     }
-}
-
-/// The process of a pidfd as this pid namespace numbers it; `None` once it is
-/// reaped (`/proc/PID/fdinfo`, `proc(5)`).
-fn pid_of(pidfd: &OwnedFd) -> Option<Pid> {
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
-    let pid = info
-        .lines()
-        .find_map(|line| line.strip_prefix("Pid:"))?
-        .trim()
-        .parse()
-        .ok()?;
-    if pid > 0 { Pid::from_raw(pid) } else { None }
 }
