@@ -12,7 +12,7 @@ packages_for() {
         # A registry, tools that read images independently, and the clients that users have.
         test)
             echo docker-registry skopeo umoci podman acl attr libcap2-bin procps iproute2 shellcheck \
-                tmux sshfs lftp rsync git curl python3-paramiko python3-asyncssh ansible-core ncurses-term
+                tmux sshfs lftp rsync git curl python3-paramiko python3-asyncssh ansible-core ncurses-term xauth
             ;;
     esac
 }

@@ -3,6 +3,8 @@
 //! `scripts/test` prepares all of that and runs this program as an ordinary user; on its own
 //! it says so and does nothing. Each module is one topic, each function one test.
 
+mod closed;
+mod forward;
 mod identity;
 mod images;
 mod lifecycle;
@@ -25,11 +27,14 @@ fn main() {
             trials.push(support::trial(format!("{topic}::{name}"), test));
         }
     };
-    if setup.single_id {
+    if setup.root.is_some() {
+        add("forward", forward::all());
+    } else if setup.single_id {
         add("single_id", single_id::all());
     } else {
         add("session", session::all());
         add("quoting", quoting::all());
+        add("closed", closed::all());
         add("identity", identity::all());
         if setup.ttys {
             add("tty", tty::all());

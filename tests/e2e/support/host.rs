@@ -107,6 +107,16 @@ impl Host {
         Self::restarted(host, &[("UsePAM no", &more)])
     }
 
+    /// One that is run otherwise: everything of it is in `dir`, as for the others.
+    pub fn adopt(dir: PathBuf, port: u16, user: &str, sshd: Child) -> Self {
+        Self {
+            dir,
+            port,
+            user: user.to_owned(),
+            sshd: Mutex::new(Some(sshd)),
+        }
+    }
+
     /// Starts the sshd anew with another configuration.
     fn restarted(host: Self, changes: &[(&str, &str)]) -> Self {
         let path = host.dir.join("sshd_config");
@@ -382,7 +392,7 @@ fn remove(dir: &Path) {
     }
 }
 
-fn make_key(path: &Path, kind: &str, more: &[&str]) {
+pub fn make_key(path: &Path, kind: &str, more: &[&str]) {
     let mut command = Command::new("ssh-keygen");
     command
         .args(["-q", "-t", kind, "-N", "", "-C", "podspawn"])
@@ -393,7 +403,7 @@ fn make_key(path: &Path, kind: &str, more: &[&str]) {
 }
 
 /// A port that is free now.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     socket.local_addr().unwrap().port()
 }

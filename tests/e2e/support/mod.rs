@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod host;
+pub mod net;
 pub mod process;
 pub mod setup;
 pub mod terminal;

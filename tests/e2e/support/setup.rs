@@ -20,8 +20,37 @@ pub struct Setup {
     pub ttys: bool,
     /// Whether this run is by a user who has no subordinate ids.
     pub single_id: bool,
+    /// For whom root runs an sshd; else every sshd is the user's own.
+    pub root: Option<Root>,
     /// In CI every test must run.
     pub ci: bool,
+}
+
+/// The users of the tests that root runs.
+pub struct Root {
+    /// A container user.
+    pub user: String,
+    pub uid: u32,
+    pub gid: u32,
+    /// One who is none.
+    pub other: String,
+}
+
+impl Root {
+    fn read() -> Option<Self> {
+        let text = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+        let user = text("PODSPAWN_E2E_ROOT")?;
+        let found = nix::unistd::User::from_name(&user)
+            .ok()
+            .flatten()
+            .expect("scripts/test has made the user");
+        Some(Self {
+            user,
+            uid: found.uid.as_raw(),
+            gid: found.gid.as_raw(),
+            other: text("PODSPAWN_E2E_OTHER").expect("set beside PODSPAWN_E2E_ROOT"),
+        })
+    }
 }
 
 static SETUP: OnceLock<Setup> = OnceLock::new();
@@ -50,6 +79,7 @@ pub fn read() -> Option<&'static Setup> {
             private: text("PODSPAWN_E2E_PRIVATE"),
             ttys: !set("PODSPAWN_E2E_NO_TTYS"),
             single_id: set("PODSPAWN_E2E_SINGLE"),
+            root: Root::read(),
             ci: env::var("CI").as_deref() == Ok("true"),
         })),
     }

@@ -1,0 +1,18 @@
+//! Forwarding through the session module lands in the pod, and only there.
+//!
+//! Run by root, in a network namespace that stands for a host. Every test has a decoy that
+//! listens on the host where the pod should answer, so that a wrong answer is seen.
+
+mod denial;
+mod host;
+mod lying;
+mod reach;
+
+use crate::support::Tests;
+
+pub fn all() -> Tests {
+    let mut tests = reach::all();
+    tests.extend(denial::all());
+    tests.extend(lying::all());
+    tests
+}
