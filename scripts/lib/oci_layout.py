@@ -44,6 +44,13 @@ class Layer:
             path, "w", format=tarfile.PAX_FORMAT, errors="surrogateescape"
         )
 
+    @classmethod
+    def closed(cls, path, compression="gzip"):
+        """A tar file that is there already."""
+        layer = cls.__new__(cls)
+        layer.path, layer.compression = path, compression
+        return layer
+
     def _add(self, name, kind, mode, uid=0, gid=0, data=None, link="", mtime=None, xattrs=None):
         info = tarfile.TarInfo(os.fsdecode(name))
         info.type, info.mode, info.uid, info.gid = kind, mode, uid, gid

@@ -8,6 +8,7 @@ packages_for() {
         run) echo openssh-server openssh-client uidmap passt ;;
         # scripts/make-images says what needs which.
         images) echo busybox-static mmdebstrap zstd gcc libc6-dev python3 util-linux ;;
+        bench) echo podman isal openssl e2fsprogs ;;
         quickstart) echo curl ca-certificates python3 ;;
         # A registry, tools that read images independently, and the clients that users have.
         test)

@@ -26,6 +26,18 @@ def run(argv, **options):
     return took
 
 
+def wait_gone(pid):
+    """Waits until a process that was killed has ended, whoever reaps it."""
+    for _ in range(500):
+        try:
+            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+                if stat.read().rsplit(")", 1)[1].split()[0] == "Z":
+                    return
+        except OSError:
+            return
+        time.sleep(0.01)
+
+
 def interleaved(contestants, rounds, warm_up=1):
     """Times {name: callable} in turn; returns {name: [seconds, ...]}.
 
