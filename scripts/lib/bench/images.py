@@ -8,6 +8,7 @@ Made from the distribution's own packages, and of content that is the same in ev
 import hashlib
 import importlib.machinery
 import importlib.util
+import inspect
 import os
 import random
 import shutil
@@ -119,9 +120,8 @@ RECIPES = [development, postgresql, many, big, tiny]
 def main():
     out = os.path.abspath(sys.argv[1])
     os.makedirs(out, exist_ok=True)
-    sources = (__file__, make_images.__spec__.origin or make_images.__file__, oci_layout.__file__, "/etc/os-release")
-    state = hashlib.sha256()
-    for path in sources:
+    state = hashlib.sha256(inspect.getsource(make_images.distribution_layers).encode())
+    for path in (__file__, oci_layout.__file__, "/etc/os-release"):
         with open(path, "rb") as source:
             state.update(source.read())
     wanted, stamp = state.hexdigest(), os.path.join(out, "key")
