@@ -57,19 +57,60 @@ pub struct Wanted {
 ///
 /// One line, when no session could be had.
 pub fn run(place: &Place, wanted: Wanted) -> Result<Exit, Failure> {
-    let attached = enter(place, wanted.pod, wanted.create)?;
-    let (shells, terminfo) = (shells(&place.config), terminfo());
+    let attached = enter(place, wanted.pod.clone(), wanted.create)?;
+    let (shells, terminfo) = means(&place.config);
+    run_in(&attached, wanted, shells, terminfo.len())
+}
+
+/// Runs the session in a pod that is there, without a look at the configuration:
+/// inside of the pod's user namespace nobody can tell whose that is.
+///
+/// # Errors
+///
+/// One line, when the pod is not there.
+pub fn join(
+    run: &Path,
+    wanted: Wanted,
+    shells: Vec<PathBuf>,
+    terminfo: usize,
+) -> Result<Exit, Failure> {
+    let run = RunDir::at(run, rustix::process::getuid().as_raw())?;
+    // Joining needs no storage.
+    let paths = PodPaths::new(&run, Path::new("/"), wanted.pod.clone());
+    let attached = attach(&paths)?.ok_or_else(|| cannot_start(&paths.name))?;
+    run_in(&attached, wanted, shells, terminfo)
+}
+
+fn run_in(
+    attached: &Attached,
+    wanted: Wanted,
+    shells: Vec<PathBuf>,
+    terminfo: usize,
+) -> Result<Exit, Failure> {
     let session = Session {
         action: wanted.action,
         env: wanted.env,
         terminal: wanted.terminal,
         shells,
-        terminfo: terminfo.len(),
+        terminfo,
     };
-    Ok(match session::run(&attached, &session)? {
+    Ok(match session::run(attached, &session)? {
         Ending::Exited(status) => Exit::Status(status),
         Ending::Signaled(signal) => Exit::Signal(signal),
     })
+}
+
+/// Shells to try, best first, and the host's directories of terminfo.
+#[must_use]
+pub fn means(config: &Config) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    (shells(config), terminfo())
+}
+
+fn cannot_start(pod: &PodName) -> Failure {
+    Failure::new(format!(
+        "pod {pod} is not running, and this connection cannot start it; \
+         close the connection (ssh -O exit) and log in again"
+    ))
 }
 
 /// Attaches to a pod, which is made if it is not there and `create` says so.
@@ -82,19 +123,17 @@ pub fn enter(place: &Place, pod: PodName, create: bool) -> Result<Attached, Fail
     let paths = PodPaths::new(&run, &place.root, pod);
     let name = &paths.name;
     if create && !is_behind_module() {
-        let (shells, terminfo) = (shells(&place.config), terminfo());
+        let (shells, terminfo) = means(&place.config);
         let create = || spec(place, &paths, &shells, &terminfo);
         return Ok(attach_or_launch(&paths, || create().map_err(Line))?);
     }
     attach(&paths)?.ok_or_else(|| {
-        Failure::new(if create {
-            format!(
-                "pod {name} is not running, and this connection cannot start it; \
-                 close the connection (ssh -O exit) and log in again"
-            )
-        } else {
-            format!("pod {name} is not running; podspawn shell {name} starts it")
-        })
+        if create {
+            return cannot_start(name);
+        }
+        Failure::new(format!(
+            "pod {name} is not running; podspawn shell {name} starts it"
+        ))
     })
 }
 

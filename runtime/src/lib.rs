@@ -13,6 +13,7 @@
 
 pub mod accounts;
 pub mod error;
+pub mod gateway;
 pub mod guest;
 pub mod idmap;
 pub mod pod;

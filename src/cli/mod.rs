@@ -14,6 +14,7 @@ pub mod rmi;
 pub mod server_setup;
 pub mod session_helper;
 pub mod spawn;
+pub mod sshd;
 mod usage;
 
 use std::path::{Path, PathBuf};
@@ -110,6 +111,21 @@ enum Verb {
     /// See that the user's pod is up (for the session module of sshd)
     #[command(hide = true)]
     SessionHelper,
+    /// Serve one ssh connection inside the pod's network (for ProxyCommand)
+    ///
+    /// Gives forwarding into the pod on a host whose administrator installed
+    /// nothing: runs the host's sshd, without privilege, for one connection in the
+    /// network of the user's pod. A client has in ~/.ssh/config, below "Host mypod",
+    /// the lines "ProxyCommand ssh host.example podspawn sshd" and "HostKeyAlias
+    /// mypod". Then "ssh -L 5432:postgres:5432 mypod" reaches what the pod knows by
+    /// that name, and "ssh mypod" is a session in it.
+    ///
+    /// Keys are those in ~/.ssh/authorized_keys on the host, and those in the
+    /// directory sshd below the store; the host key is made there once.
+    Sshd(sshd::Args),
+    /// A session of such a connection
+    #[command(hide = true)]
+    SshdSession(sshd::Inside),
 }
 
 /// Runs the verb that the arguments name.
@@ -131,6 +147,8 @@ pub fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::ListUsers(args) => list_users::run(args),
         Verb::AuthKeys(args) => Ok(auth_keys::run(args, config)),
         Verb::SessionHelper => session_helper::run(config),
+        Verb::Sshd(args) => sshd::run(args, config),
+        Verb::SshdSession(args) => sshd::inside(args),
     }
 }
 

@@ -45,16 +45,18 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
             .clone()
             .or_else(|| std::env::var("PODSPAWN_PROJECT").ok()),
     )?;
-    crate::session::run(
-        &place,
-        Wanted {
-            pod,
-            create: true,
-            action: action(std::env::var_os("SSH_ORIGINAL_COMMAND")),
-            env: session::pass_through(std::env::vars_os()),
-            terminal: std::io::stdin().is_terminal(),
-        },
-    )
+    crate::session::run(&place, wanted(pod))
+}
+
+/// What the client asked for, by what sshd gave this process.
+pub(super) fn wanted(pod: PodName) -> Wanted {
+    Wanted {
+        pod,
+        create: true,
+        action: action(std::env::var_os("SSH_ORIGINAL_COMMAND")),
+        env: session::pass_through(std::env::vars_os()),
+        terminal: std::io::stdin().is_terminal(),
+    }
 }
 
 pub(super) fn pod_name(project: Option<String>) -> Result<PodName, Failure> {

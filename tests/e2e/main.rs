@@ -5,6 +5,7 @@
 
 mod closed;
 mod forward;
+mod gateway;
 mod identity;
 mod images;
 mod lifecycle;
@@ -31,10 +32,12 @@ fn main() {
         add("forward", forward::all());
     } else if setup.single_id {
         add("single_id", single_id::all());
+        add("gateway", gateway::all());
     } else {
         add("session", session::all());
         add("quoting", quoting::all());
         add("closed", closed::all());
+        add("gateway", gateway::all());
         add("identity", identity::all());
         if setup.ttys {
             add("tty", tty::all());

@@ -73,6 +73,16 @@ impl RunDir {
         Ok(Self(dir))
     }
 
+    /// The one at `path`, which was chosen before.
+    ///
+    /// # Errors
+    ///
+    /// When it is not the user's alone.
+    pub fn at(path: &Path, uid: u32) -> Result<Self, PathsError> {
+        private_dir(path, uid)?;
+        Ok(Self(path.to_path_buf()))
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {

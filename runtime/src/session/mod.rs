@@ -142,7 +142,16 @@ pub fn run(attached: &Attached, session: &Session) -> Result<Ending, SessionErro
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
         | ThreadNameSpaceType::CONTROL_GROUP;
     let signals = wait::block_signals()?;
-    move_into_thread_name_spaces(attached.init.as_fd(), spaces).map_err(|e| enter(e.into()))?;
+    let entered = match move_into_thread_name_spaces(attached.init.as_fd(), spaces) {
+        // A user namespace cannot be entered twice: this session comes from the
+        // pod's own (see `gateway`), with the capabilities that the others need.
+        Err(rustix::io::Errno::INVAL) => move_into_thread_name_spaces(
+            attached.init.as_fd(),
+            spaces.difference(ThreadNameSpaceType::USER),
+        ),
+        result => result,
+    };
+    entered.map_err(|e| enter(e.into()))?;
 
     let pty = match session.terminal {
         true => Some(terminal::Pty::open(info.user.uid).map_err(SessionError::Terminal)?),

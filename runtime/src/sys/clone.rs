@@ -99,6 +99,19 @@ pub fn fork() -> io::Result<Forked> {
     }
 }
 
+/// Moves this process into a new mount namespace.
+///
+/// # Errors
+///
+/// `EPERM` without the capability.
+pub fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: no memory is shared anew.
+    match unsafe { libc::unshare(libc::CLONE_NEWNS) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Moves this process into a new user namespace.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ mod lo;
 mod ns;
 mod signals;
 
-pub use clone::{Cloned, Forked, NamespaceFlags, clone_into, fork, unshare_user};
+pub use clone::{Cloned, Forked, NamespaceFlags, clone_into, fork, unshare_mounts, unshare_user};
 pub use exec::{close_from, exec, exit, take_inherited};
 pub use lo::bring_up_loopback;
 pub use ns::namespace_user;

@@ -82,6 +82,14 @@ impl Host {
         Self::make(reference, Some("session:\n  grace_period: 10s\n"))
     }
 
+    /// Like `with_image`, on a host whose administrator has installed nothing for podspawn.
+    pub fn without_podspawn(image: &str) -> Self {
+        Self::restarted(
+            Self::with_image(image),
+            &[("Match all", "Match User nobody-at-all")],
+        )
+    }
+
     /// Like `with_image`, its sshd calling the sftp subsystem otherwise.
     pub fn with_subsystem(image: &str, command: &str) -> Self {
         let usual = "Subsystem sftp /usr/lib/openssh/sftp-server";
