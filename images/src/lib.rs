@@ -10,6 +10,7 @@ pub mod document;
 pub mod layer;
 pub mod limits;
 pub mod platform;
+pub mod policy;
 pub mod progress;
 pub mod pull;
 pub mod reference;
