@@ -10,11 +10,13 @@ mod identity;
 mod images;
 mod lifecycle;
 mod quoting;
+mod registries;
 mod session;
 mod single_id;
 mod support;
 mod transfer;
 mod tty;
+mod upkeep;
 
 use libtest_mimic::{Arguments, Trial};
 use support::{host, setup};
@@ -47,6 +49,8 @@ fn main() {
             );
         }
         add("images", images::all());
+        add("registries", registries::all());
+        add("upkeep", upkeep::all());
         add("lifecycle", lifecycle::all());
         for (image, tests) in transfer::all() {
             add(&format!("transfer::{image}"), tests);
