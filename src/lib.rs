@@ -12,5 +12,6 @@ pub mod guest;
 pub mod login_shell;
 pub mod original_command;
 pub mod output;
+pub mod registries;
 pub mod server;
 pub mod session;

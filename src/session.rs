@@ -228,6 +228,8 @@ fn stored(
     root: &Path,
     map: &podspawn_runtime::idmap::IdMap,
 ) -> Result<Option<Image>, Failure> {
+    // One that was pulled before the administrator decided otherwise is refused too.
+    config.policy.check(&config.image)?;
     let (ownership, container_root) = namespace::ownership(map);
     let Some(store) = Store::open_outside(root, ownership, container_root)? else {
         return Ok(None);

@@ -78,6 +78,16 @@ pub enum DocumentError {
         /// The limit.
         limit: usize,
     },
+    /// Larger layers, together, than the configured limit.
+    #[error(
+        "the image's layers have {found} bytes together, more than the {limit} that are allowed"
+    )]
+    Size {
+        /// Bytes of the compressed layers.
+        found: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// The configuration's `rootfs.diff_ids` do not fit the manifest.
     #[error("the manifest has {layers} layers but the configuration has {diff_ids} diff_ids")]
     DiffIds {
@@ -309,11 +319,23 @@ impl Document {
             });
         }
         let layers = layers.into_iter().map(|layer| layer.check()?.into_blob());
-        Ok(Document::Manifest(Manifest {
-            config,
-            layers: layers.collect::<Result<_, _>>()?,
-        }))
+        let layers: Vec<Blob> = layers.collect::<Result<_, _>>()?;
+        check_size(layers.iter().map(|layer| layer.size), limits)?;
+        Ok(Document::Manifest(Manifest { config, layers }))
     }
+}
+
+/// Refuses layers of these sizes if they are too large together.
+pub(crate) fn check_size(
+    sizes: impl Iterator<Item = u64>,
+    limits: &Limits,
+) -> Result<(), DocumentError> {
+    let found = sizes.fold(0, u64::saturating_add);
+    let limit = limits.image;
+    if found > limit {
+        return Err(DocumentError::Size { found, limit });
+    }
+    Ok(())
 }
 
 impl Descriptor {
@@ -483,6 +505,7 @@ pub(crate) fn parse_stored_manifest(bytes: &[u8]) -> Result<Manifest, DocumentEr
     let unlimited = Limits {
         manifest: usize::MAX,
         layers: usize::MAX,
+        image: u64::MAX,
         ..Limits::default()
     };
     match Document::parse(bytes, None, &unlimited)? {

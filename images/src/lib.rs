@@ -4,11 +4,13 @@
 //! of the process (its user namespace, its ids) the caller has arranged before.
 
 pub mod archive;
+pub mod cache;
 pub mod credentials;
 pub mod digest;
 pub mod document;
 pub mod layer;
 pub mod limits;
+pub mod login;
 pub mod platform;
 pub mod policy;
 pub mod progress;

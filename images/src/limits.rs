@@ -8,6 +8,8 @@
 pub struct Limits {
     /// One layer after decompression, the archive's own headers included.
     pub expanded: u64,
+    /// The compressed layers of an image together.
+    pub image: u64,
     /// An image archive that has to be decompressed, or copied from a pipe, before it can be read.
     pub archive: u64,
     /// Entries of one layer.
@@ -35,6 +37,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             expanded: 32 << 30,
+            image: 64 << 30,
             archive: 64 << 30,
             entries: 2_000_000,
             depth: 256,

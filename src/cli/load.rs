@@ -4,8 +4,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use podspawn_images::archive::{Loaded, load};
-use podspawn_images::platform;
+use podspawn_images::archive::{LoadOptions, Loaded, load};
 use podspawn_images::reference::Reference;
 use serde_json::json;
 
@@ -49,16 +48,12 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
         _ => &args.source,
     };
     let progress = progress::of_verb(args.format, args.quiet);
-    let platform = platform::host();
-    let limits = &place.config.limits;
-    let loaded = load(
-        &store,
-        source,
-        args.name.as_ref(),
-        &platform,
-        limits,
-        &*progress,
-    );
+    let options = LoadOptions {
+        limits: place.config.limits.clone(),
+        policy: place.config.policy.clone(),
+        ..LoadOptions::default()
+    };
+    let loaded = load(&store, source, args.name.as_ref(), &options, &*progress);
     // Before anything else is said: it may be drawn on the same terminal.
     drop(progress);
     let loaded = loaded?;

@@ -4,10 +4,14 @@
 
 pub mod add_user;
 pub mod auth_keys;
+pub mod df;
 pub mod images;
 pub mod list_users;
 pub mod load;
+pub mod login;
+pub mod logout;
 pub mod namespace;
+pub mod prune;
 pub mod pull;
 pub mod remove_user;
 pub mod rmi;
@@ -15,6 +19,7 @@ pub mod server_setup;
 pub mod session_helper;
 pub mod spawn;
 pub mod sshd;
+pub mod store;
 mod usage;
 
 use std::path::{Path, PathBuf};
@@ -81,6 +86,24 @@ enum Verb {
     /// save or buildah wrote is understood, compressed or not; of an image for
     /// several platforms, the one for this host is taken. Prints the digests.
     Load(load::Args),
+    /// Keep a user name and a password for a registry
+    ///
+    /// They are shown to the registry first, and kept where docker and podman
+    /// keep theirs: with the credential helper of the auth file if it names one,
+    /// else in the file itself, which only its owner can read.
+    Login(login::Args),
+    /// Forget the user name and password for a registry
+    Logout(logout::Args),
+    /// Remove what no name and no pod needs from the user's store
+    ///
+    /// Images without a name, layers that no image has, and the remains of
+    /// killed processes. Safe at any time: what a pod uses and what is being
+    /// pulled stays.
+    Prune(prune::Args),
+    /// Show what images and pods take on the disk
+    Df(df::Args),
+    /// Look after the store itself
+    Store(store::Args),
     /// Set this host up for container users, or undo it; as root
     ///
     /// Gives sshd a block for the group podspawn, which makes the group's sessions
@@ -141,6 +164,11 @@ pub fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Images(args) => images::run(args, config),
         Verb::Rmi(args) => rmi::run(args, config),
         Verb::Load(args) => load::run(args, config),
+        Verb::Login(args) => login::run(args, config),
+        Verb::Logout(args) => logout::run(args, config),
+        Verb::Prune(args) => prune::run(args, config),
+        Verb::Df(args) => df::run(args, config),
+        Verb::Store(args) => store::run(args, config),
         Verb::ServerSetup(args) => server_setup::run(args, config),
         Verb::AddUser(args) => add_user::run(args, config),
         Verb::RemoveUser(args) => remove_user::run(args, config),

@@ -5,6 +5,7 @@
 use podspawn_images::store::{Ownership, Store};
 use podspawn_runtime::idmap::{self, IdMap};
 
+use super::Place;
 use crate::account::Account;
 use crate::exit::Failure;
 use crate::output;
@@ -44,6 +45,21 @@ pub fn note(map: &IdMap, account: &Account) {
             "user {} has no subordinate ids: all files of an image belong to them; a range in /etc/subuid and /etc/subgid changes that",
             account.name
         ));
+    }
+}
+
+/// The store of this user, opened in their namespace; `None` where there is none, for none is made
+/// only to find nothing in it.
+///
+/// # Errors
+///
+/// As [`open_store`].
+pub fn open_existing(place: &Place) -> Result<Option<Store>, Failure> {
+    let map = map_of(&place.account)?;
+    let (ownership, container_root) = ownership(&map);
+    match Store::open_outside(&place.root, ownership, container_root)? {
+        Some(_) => open_store(&map, &place.root).map(Some),
+        None => Ok(None),
     }
 }
 

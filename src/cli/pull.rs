@@ -5,19 +5,18 @@
 
 use std::path::{Path, PathBuf};
 
-use podspawn_images::credentials::CredentialSources;
-use podspawn_images::pull::{PullOptions, pull};
+use podspawn_images::cache::Cache;
+use podspawn_images::digest::Digest;
+use podspawn_images::pull::{PullOptions, fill, pull};
 use podspawn_images::reference::Reference;
-use podspawn_images::registry::{HostConfig, ProxyConfig, RegistryConfig};
 use podspawn_runtime::process::in_child as run_in_child;
 use serde_json::json;
 
 use super::{Place, namespace};
-use crate::account::Directories;
-use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::output::progress::Format;
 use crate::output::{self, progress};
+use crate::registries;
 
 /// Arguments of `podspawn pull`.
 #[derive(Debug, clap::Args)]
@@ -25,6 +24,13 @@ pub struct Args {
     /// The image: ubuntu:24.04, registry.example/team/image@sha256:DIGEST
     #[arg(value_name = "REFERENCE")]
     reference: Reference,
+    /// The auth file with user names and passwords, instead of $REGISTRY_AUTH_FILE or the usual ones
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
+    /// Fetch it for the whole host: into storage.system_cache, from where every
+    /// user's pull takes it (for root)
+    #[arg(long)]
+    system: bool,
     /// Show nothing but the digest
     #[arg(long, short)]
     quiet: bool,
@@ -40,17 +46,23 @@ pub struct Args {
 /// One line that names the reference.
 pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     let place = Place::of_process(None, named)?;
-    let map = namespace::map_of(&place.account)?;
-    if args.format == Format::Text && !args.quiet {
-        namespace::note(&map, &place.account);
-    }
-    let store = namespace::open_store(&map, &place.root)?;
-    let options = options(&place.config, &place.directories);
-    let progress = progress::of_verb(args.format, args.quiet);
-    let image = pull(&store, &args.reference, &options, &*progress);
-    // Before anything else is said: it may be drawn on the same terminal.
-    drop(progress);
-    let digest = image?.digest.to_string();
+    let options = options(&place, args.authfile.as_deref());
+    let digest = match args.system {
+        true => for_host(&place, args, &options)?,
+        false => {
+            let map = namespace::map_of(&place.account)?;
+            if args.format == Format::Text && !args.quiet {
+                namespace::note(&map, &place.account);
+            }
+            let store = namespace::open_store(&map, &place.root)?;
+            let progress = progress::of_verb(args.format, args.quiet);
+            let image = pull(&store, &args.reference, &options, &*progress);
+            // Before anything else is said: it may be drawn on the same terminal.
+            drop(progress);
+            image?.digest
+        }
+    };
+    let digest = digest.to_string();
     output::answer(&match args.format {
         Format::Text => format!("{digest}\n"),
         Format::Json => {
@@ -64,6 +76,22 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
+/// Fetches the image for all users of the host.
+fn for_host(place: &Place, args: &Args, options: &PullOptions) -> Result<Digest, Failure> {
+    if place.account.uid != 0 {
+        return Err(Failure::new("--system is for root: use sudo"));
+    }
+    let Some(cache) = &options.cache else {
+        return Err(Failure::new(
+            "storage.system_cache is none: there is nowhere to put it",
+        ));
+    };
+    let progress = progress::of_verb(args.format, args.quiet);
+    let digest = fill(cache, &args.reference, options, &*progress);
+    drop(progress);
+    Ok(digest?)
+}
+
 /// Pulls the configured image on the way to a session, in a process of its own.
 ///
 /// # Errors
@@ -72,7 +100,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
 pub fn for_session(place: &Place) -> Result<(), Failure> {
     let work = || -> Result<(), Failure> {
         let store = namespace::open_store(&namespace::map_of(&place.account)?, &place.root)?;
-        let options = options(&place.config, &place.directories);
+        let options = options(place, None);
         // Here, not in the session: it has a thread.
         let progress = progress::of_session();
         pull(&store, &place.config.image, &options, &*progress)?;
@@ -81,52 +109,13 @@ pub fn for_session(place: &Place) -> Result<(), Failure> {
     run_in_child(|| work().map_err(|failure| failure.line().to_owned()))?.map_err(Failure::new)
 }
 
-/// How registries are reached: what the configuration and the environment say.
-fn options(config: &Config, directories: &Directories) -> PullOptions {
-    let hosts = config.registries.hosts.iter().map(|(name, host)| {
-        (
-            name.clone(),
-            HostConfig {
-                insecure: host.insecure,
-                mirrors: host.mirrors.clone(),
-            },
-        )
-    });
-    let usual = ["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from);
-    let variable = |names: [&str; 2]| names.iter().find_map(|name| std::env::var(name).ok());
-    let auth = [
-        directories
-            .runtime
-            .as_ref()
-            .map(|dir| dir.join("containers/auth.json")),
-        Some(directories.config.join("containers/auth.json")),
-        Some(directories.home.join(".docker/config.json")),
-    ];
+/// How to pull: what the configuration, the environment and the command line say.
+pub(super) fn options(place: &Place, authfile: Option<&Path>) -> PullOptions {
     PullOptions {
-        limits: config.limits.clone(),
-        registries: RegistryConfig {
-            hosts: hosts.collect(),
-            cert_dirs: config
-                .registries
-                .certs
-                .iter()
-                .cloned()
-                .chain(usual)
-                .collect(),
-            proxy: ProxyConfig {
-                http: variable(["http_proxy", "HTTP_PROXY"]),
-                https: variable(["https_proxy", "HTTPS_PROXY"]),
-                no_proxy: variable(["no_proxy", "NO_PROXY"]),
-            },
-            credentials: CredentialSources {
-                files: auth.into_iter().flatten().collect(),
-                helper_dirs: std::env::var_os("PATH")
-                    .map(|p| std::env::split_paths(&p).collect())
-                    .unwrap_or_default(),
-                ..CredentialSources::default()
-            },
-            ..RegistryConfig::default()
-        },
+        policy: place.config.policy.clone(),
+        cache: place.config.system_cache.clone().map(Cache::new),
+        limits: place.config.limits.clone(),
+        registries: registries::config(&place.config, &place.directories, authfile),
         ..PullOptions::default()
     }
 }

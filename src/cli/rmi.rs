@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use podspawn_images::reference::Reference;
-use podspawn_images::store::{Removed, Store, StoreError};
+use podspawn_images::store::{Removed, StoreError};
 
 use super::{Place, namespace};
 use crate::exit::{Exit, Failure, chain};
@@ -27,13 +27,9 @@ pub struct Args {
 /// said, and shows in the exit status.
 pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     let place = Place::of_process(None, named)?;
-    let map = namespace::map_of(&place.account)?;
-    let (ownership, container_root) = namespace::ownership(&map);
-    // A store is not made only to find nothing in it.
-    if Store::open_outside(&place.root, ownership, container_root)?.is_none() {
+    let Some(store) = namespace::open_existing(&place)? else {
         return Err(StoreError::NoSuchImage(args.references[0].to_string()).into());
-    }
-    let store = namespace::open_store(&map, &place.root)?;
+    };
     let mut exit = Exit::Success;
     for reference in &args.references {
         match store.remove(reference) {

@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use podspawn_images::limits::Limits;
+use podspawn_images::policy::Policy;
 use podspawn_images::reference::Reference;
 
 pub use read::{Locations, load, load_server};
@@ -48,8 +49,12 @@ pub struct Config {
     pub grace_period: Duration,
     /// `storage.root`, if it is not the user's data directory.
     pub storage_root: Option<StorageRoot>,
+    /// `storage.system_cache`: blobs that all users of the host share, if any.
+    pub system_cache: Option<PathBuf>,
     /// `registries`.
     pub registries: Registries,
+    /// `images.allow`: which images may be used.
+    pub policy: Policy,
     /// The defaults of the image library, with `images.max_…`.
     pub limits: Limits,
     /// `user`: who a session is inside.
@@ -145,7 +150,9 @@ impl Default for Config {
             shell: "/bin/bash".into(),
             grace_period: Duration::from_secs(60),
             storage_root: None,
+            system_cache: Some("/var/cache/podspawn".into()),
             registries: Registries::default(),
+            policy: Policy::default(),
             limits: Limits::default(),
             user: PodUser::default(),
             network: Network::default(),

@@ -135,14 +135,42 @@ pub const KEYS: &[Key] = &[
          user's. Default: $XDG_DATA_HOME/podspawn or ~/.local/share/podspawn.",
     ),
     key(
+        "storage.system_cache",
+        Host,
+        set::system_cache,
+        "Absolute path of a directory of blobs that root owns and every user's pull takes what it \
+         can from, verified as if it came from the registry; podspawn pull --system fills it. \
+         none: no such directory. Default: /var/cache/podspawn.",
+    ),
+    key(
         "registries",
         Administrator,
         set::registries,
         "A section a registry, by its name in references (docker.io, registry.example:5000), \
          with: insecure, true where certificates need not be verified and plain HTTP will do; \
          mirrors, a list of HOST[:PORT][/PREFIX] to ask first. And certs: a directory in the \
-         certs.d layout of docker and podman, looked at before theirs. Registries on loopback \
+         certs.d layout of docker and podman, looked at before theirs. And auth: an auth file for every \
+         user who may read it, looked at after their own (podspawn login --system; default: \
+         /etc/podspawn/auth.json). Registries on loopback \
          addresses may speak plain HTTP without being named.",
+    ),
+    key(
+        "images.allow",
+        Administrator,
+        set::allow,
+        "The images that may be pulled and used, a list of patterns: docker.io/library/ubuntu, any \
+         version of that repository; docker.io/library/ubuntu:24.*, these tags; ghcr.io/acme/*, in \
+         which * is any text between slashes; *.example.org/**, any subdomain and any repository; \
+         ghcr.io/acme/dev@sha256:DIGEST or sha256:DIGEST, this content alone. An image from a file \
+         has no origin, so only patterns with a digest allow it. An empty list allows nothing. \
+         Default: everything.",
+    ),
+    key(
+        "images.max_size",
+        Administrator,
+        set::max_image_size,
+        "Size that an image's layers may have together, compressed as they are fetched. \
+         Default: 64g.",
     ),
     key(
         "images.max_layer_size",
@@ -287,12 +315,24 @@ pub const PER_USER: &[Key] = &[
 ];
 
 /// What the configuration says about registries.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registries {
     /// By the name in references.
     pub hosts: BTreeMap<String, Registry>,
     /// A directory in the `certs.d` layout, looked at before the usual ones.
     pub certs: Option<PathBuf>,
+    /// The auth file of the host, looked at after the user's own.
+    pub auth: PathBuf,
+}
+
+impl Default for Registries {
+    fn default() -> Self {
+        Self {
+            hosts: BTreeMap::new(),
+            certs: None,
+            auth: "/etc/podspawn/auth.json".into(),
+        }
+    }
 }
 
 /// What is particular about one registry.

@@ -2,6 +2,7 @@
 //! configuration. Pure.
 
 use podspawn_images::limits::Limits;
+use podspawn_images::policy::{Pattern, Policy};
 use podspawn_images::reference::Reference;
 
 use super::schema::{KEYS, Reach};
@@ -32,6 +33,33 @@ pub(super) fn storage_root(config: &mut Config, value: Value<'_>) -> Outcome {
         config.storage_root = value.parsed(StorageRoot::parse)?;
     }
     Ok(())
+}
+
+pub(super) fn system_cache(config: &mut Config, value: Value<'_>) -> Outcome {
+    if value.text()? == Some("none") {
+        config.system_cache = None;
+        return Ok(());
+    }
+    put(&mut config.system_cache, value.absolute_path()?.map(Some))
+}
+
+pub(super) fn allow(config: &mut Config, value: Value<'_>) -> Outcome {
+    // A null says nothing; only an empty list says that nothing is allowed.
+    if matches!(value.text(), Ok(None)) {
+        return Ok(());
+    }
+    let mut patterns: Vec<Pattern> = Vec::new();
+    for item in value.list()? {
+        let read = |text: &str| text.parse().map_err(|e| format!("{e}"));
+        let pattern = item.parsed(read)?;
+        patterns.push(pattern.ok_or_else(|| item.problem("an entry of the list is empty"))?);
+    }
+    config.policy = Policy::only(patterns);
+    Ok(())
+}
+
+pub(super) fn max_image_size(config: &mut Config, value: Value<'_>) -> Outcome {
+    put(&mut config.limits.image, value.parsed(units::size)?)
 }
 
 pub(super) fn max_layer_size(config: &mut Config, value: Value<'_>) -> Outcome {
@@ -168,7 +196,7 @@ pub(super) fn user_settings(config: &mut Config, value: Value<'_>) -> Outcome {
     Ok(())
 }
 
-/// `HOST: {insecure, mirrors}`, and `certs`, which no host can be called: a
+/// `HOST: {insecure, mirrors}`, and `certs` and `auth`, which no host can be called: a
 /// registry's name in a reference has a dot or a port, or is `localhost`.
 pub(super) fn registries(config: &mut Config, value: Value<'_>) -> Outcome {
     for entry in value.entries()? {
@@ -176,6 +204,11 @@ pub(super) fn registries(config: &mut Config, value: Value<'_>) -> Outcome {
         if entry.key == "certs" {
             let dir = entry.value.absolute_path().map_err(problem)?;
             put(&mut config.registries.certs, dir.map(Some))?;
+            continue;
+        }
+        if entry.key == "auth" {
+            let file = entry.value.absolute_path().map_err(problem)?;
+            put(&mut config.registries.auth, file)?;
             continue;
         }
         let Some(host) = registry_host(entry.key) else {

@@ -201,8 +201,8 @@ fn what_is_wrong_is_one_line() {
         ),
         ("env: {A: b}\n", "config.yaml:1: env: unknown key"),
         (
-            "images:\n  allow: [x]\n",
-            "config.yaml:2: images.allow: unknown key",
+            "images:\n  alow: [x]\n",
+            "config.yaml:2: images.alow: unknown key; did you mean images.allow?",
         ),
         (
             "defaults.image: x\n",

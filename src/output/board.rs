@@ -36,6 +36,26 @@ struct Layer {
     fetched: u64,
     expanded: u64,
     phase: Phase,
+    samples: Samples,
+}
+
+/// How many bytes there were at times since the start, for a rate.
+#[derive(Clone, Debug, Default)]
+struct Samples(VecDeque<(Duration, u64)>);
+
+impl Samples {
+    fn take(&mut self, now: Duration, bytes: u64) {
+        self.0.push_back((now, bytes));
+        let old = |(then, _): &(Duration, u64)| now.saturating_sub(*then) >= WINDOW;
+        while self.0.get(1).is_some_and(old) {
+            self.0.pop_front();
+        }
+    }
+
+    fn rate(&self) -> Option<String> {
+        let ((t0, b0), (t1, b1)) = (self.0.front()?, self.0.back()?);
+        (t1 > t0).then(|| rate(b1.saturating_sub(*b0), t1.saturating_sub(*t0)))
+    }
 }
 
 /// The state of one pull or load.
@@ -43,8 +63,8 @@ struct Layer {
 pub(super) struct Board {
     title: String,
     layers: Vec<Layer>,
-    /// Sums of fetched bytes at times since the start, for the rate.
-    samples: VecDeque<(Duration, u64)>,
+    /// Of all layers.
+    samples: Samples,
 }
 
 impl Board {
@@ -56,6 +76,7 @@ impl Board {
             fetched: 0,
             expanded: 0,
             phase: Phase::Queued,
+            samples: Samples::default(),
         };
         self.title = title;
         self.layers.clear();
@@ -65,7 +86,7 @@ impl Board {
                 self.layers.push(layer(entry));
             }
         }
-        self.samples.clear();
+        self.samples = Samples::default();
     }
 
     pub(super) fn layer(&mut self, digest: &Digest, event: LayerEvent) {
@@ -76,6 +97,10 @@ impl Board {
             LayerEvent::AlreadyThere => layer.phase = Phase::Finished,
             LayerEvent::Waiting => layer.phase = Phase::Waiting,
             LayerEvent::Fetched { fetched, .. } => {
+                // From here on it is another thing that is measured.
+                if fetched >= layer.size && layer.fetched < layer.size {
+                    layer.samples = Samples::default();
+                }
                 layer.fetched = layer.fetched.max(fetched);
                 layer.phase = Phase::Active;
             }
@@ -109,13 +134,15 @@ impl Board {
             .iter()
             .map(|l| l.fetched)
             .fold(0, u64::saturating_add);
-        self.samples.push_back((now, sum));
-        while self
-            .samples
-            .get(1)
-            .is_some_and(|(then, _)| now.saturating_sub(*then) >= WINDOW)
-        {
-            self.samples.pop_front();
+        self.samples.take(now, sum);
+        for layer in self.layers.iter_mut().filter(|l| l.phase == Phase::Active) {
+            // One that is there whole is written out: that is what it is waited for.
+            let bytes = if layer.fetched < layer.size {
+                layer.fetched
+            } else {
+                layer.expanded
+            };
+            layer.samples.take(now, bytes);
         }
     }
 
@@ -152,11 +179,9 @@ impl Board {
             format!("{} of {}", size(self.fetched()), size(self.total())),
         ];
         let mut line = parts.join("  ");
-        if let (Some((t0, b0)), Some((t1, b1))) = (self.samples.front(), self.samples.back())
-            && t1 > t0
-        {
+        if let Some(rate) = self.samples.rate() {
             line.push_str("  ");
-            line.push_str(&rate(b1.saturating_sub(*b0), t1.saturating_sub(*t0)));
+            line.push_str(&rate);
         }
         line
     }
@@ -188,9 +213,19 @@ impl Layer {
             return format!("  {name}  waiting for another process that fetches it");
         }
         if self.fetched >= self.size {
-            return format!("  {name}  unpacking, {} written", size(self.expanded));
+            let rate = self
+                .samples
+                .rate()
+                .map(|r| format!(", {r}"))
+                .unwrap_or_default();
+            return format!("  {name}  unpacking, {} written{rate}", size(self.expanded));
         }
-        let numbers = format!("{} of {}", size(self.fetched), size(self.size));
+        let rate = self
+            .samples
+            .rate()
+            .map(|r| format!("  {r}"))
+            .unwrap_or_default();
+        let numbers = format!("{} of {}{rate}", size(self.fetched), size(self.size));
         let room = columns
             .saturating_sub(name.len() + numbers.len() + 10)
             .min(40);
@@ -302,6 +337,34 @@ mod tests {
         assert!(at(1, 10_000_000).ends_with("  10.0 MB/s"));
         at(5, 10_000_000);
         assert!(at(8, 10_000_000).ends_with("  0 B/s"));
+    }
+
+    #[test]
+    fn each_layer_has_a_rate_of_its_own() {
+        let mut board = board(&[2_000_000, 1_000_000]);
+        let fetched = |fetched, total| LayerEvent::Fetched { fetched, total };
+        board.layer(&digest(1), fetched(0, 2_000_000));
+        board.layer(&digest(2), fetched(0, 1_000_000));
+        board.sample(Duration::ZERO);
+        board.layer(&digest(1), fetched(1_000_000, 2_000_000));
+        board.layer(&digest(2), fetched(1_000_000, 1_000_000));
+        board.sample(Duration::from_secs(1));
+        board.layer(
+            &digest(2),
+            LayerEvent::Unpacking {
+                expanded: 5_000_000,
+            },
+        );
+        board.sample(Duration::from_secs(2));
+        let frame = board.frame(200, 24);
+        assert!(
+            frame[1].ends_with("1.0 MB of 2.0 MB  500.0 kB/s"),
+            "{frame:?}"
+        );
+        assert!(
+            frame[2].ends_with("unpacking, 5.0 MB written, 5.0 MB/s"),
+            "{frame:?}"
+        );
     }
 
     #[test]

@@ -86,6 +86,8 @@ impl Loader<'_> {
                 .map_err(|error| self.content(&entry.config, format!("{error}")))?;
             layers.push((self.docker_layer(&file, diff_id)?, file));
         }
+        document::check_size(layers.iter().map(|(layer, _)| layer.size), self.limits)
+            .map_err(self.document(MANIFEST))?;
         let manifest = NewManifest {
             schema_version: 2,
             media_type: DOCKER_MANIFEST,

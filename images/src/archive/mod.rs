@@ -15,9 +15,11 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::image::Platform;
 
+use crate::digest::Digest;
 use crate::document::DocumentError;
 use crate::layer::LayerError;
 use crate::limits::Limits;
+use crate::policy::{Policy, Refused};
 use crate::progress::Progress;
 use crate::reference::{Reference, ReferenceError};
 use crate::store::{Image, Store, StoreError};
@@ -120,13 +122,43 @@ pub enum LoadError {
         /// Why.
         source: Box<LayerError>,
     },
+    /// The administrator does not allow it.
+    #[error("{}: {source}", .path.display())]
+    Policy {
+        /// The file or directory.
+        path: PathBuf,
+        /// What and why.
+        source: Refused,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Loads every image in `source` that is for `platform` into `store`. `name`, if given, is what the
-/// one image in it will be called, instead of what it says itself.
+/// What may be loaded.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Which of an image's platforms.
+    pub platform: Platform,
+    /// Bounds on what the files may have.
+    pub limits: Limits,
+    /// Which images may be loaded at all. A file says nothing about where an image comes from, so
+    /// only a digest counts.
+    pub policy: Policy,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            platform: crate::platform::host(),
+            limits: Limits::default(),
+            policy: Policy::default(),
+        }
+    }
+}
+
+/// Loads every image in `source` that is for the wanted platform into `store`. `name`, if given, is
+/// what the one image in it will be called, instead of what it says itself.
 ///
 /// # Errors
 ///
@@ -135,10 +167,14 @@ pub fn load(
     store: &Store,
     source: &Path,
     name: Option<&Reference>,
-    platform: &Platform,
-    limits: &Limits,
+    options: &LoadOptions,
     progress: &dyn Progress,
 ) -> Result<Vec<Loaded>, LoadError> {
+    let LoadOptions {
+        platform,
+        limits,
+        policy,
+    } = options;
     let source = Source::open(source, store, limits)?;
     let loader = Loader {
         store,
@@ -163,9 +199,25 @@ pub fn load(
             count: images.len(),
         });
     }
+    let images: Vec<Named> = images
+        .into_iter()
+        .map(|image| match name {
+            Some(name) => Named {
+                names: vec![name.clone()],
+                ..image
+            },
+            None => image,
+        })
+        .collect();
+    for image in &images {
+        image.check(policy).map_err(|refused| LoadError::Policy {
+            path: source.path().into(),
+            source: refused,
+        })?;
+    }
     let mut loaded = Vec::new();
     for image in images {
-        let names = name.map_or(image.names, |name| vec![name.clone()]);
+        let names = image.names;
         let image = loader.bring(&image.found, &names)?;
         loaded.push(Loaded { image, names });
     }
@@ -184,6 +236,18 @@ struct Loader<'a> {
 struct Named {
     names: Vec<Reference>,
     found: Found,
+}
+
+impl Named {
+    /// Under every one of its names it must be allowed.
+    fn check(&self, policy: &Policy) -> Result<(), Refused> {
+        let digest = Digest::of(&self.found.manifest);
+        if self.names.is_empty() {
+            return policy.check_content(None, &digest);
+        }
+        let mut names = self.names.iter();
+        names.try_for_each(|name| policy.check_content(Some(name), &digest))
+    }
 }
 
 /// An image of the source: its documents, verified, and the file in the source of each layer.

@@ -45,6 +45,38 @@ struct Entry {
 
 /// Reads `path`; `None` when there is no such file.
 pub(super) fn read(path: &Path) -> Result<Option<AuthFile>, CredentialError> {
+    let Some(bytes) = bytes(path)? else {
+        return Ok(None);
+    };
+    let content = if bytes.trim_ascii().is_empty() {
+        Content::default()
+    } else {
+        parsed(path, &bytes)?
+    };
+    Ok(Some(AuthFile {
+        path: path.to_owned(),
+        content,
+    }))
+}
+
+/// All that is in `path`, known or not; nothing when there is no such file.
+pub(super) fn document(
+    path: &Path,
+) -> Result<serde_json::Map<String, serde_json::Value>, CredentialError> {
+    match bytes(path)? {
+        Some(bytes) if !bytes.trim_ascii().is_empty() => parsed(path, &bytes),
+        _ => Ok(serde_json::Map::new()),
+    }
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, CredentialError> {
+    serde_json::from_slice(bytes).map_err(|e| CredentialError::Syntax {
+        path: path.to_owned(),
+        line: e.line(),
+    })
+}
+
+fn bytes(path: &Path) -> Result<Option<Vec<u8>>, CredentialError> {
     let failed = |source| CredentialError::Read {
         path: path.to_owned(),
         source,
@@ -56,18 +88,7 @@ pub(super) fn read(path: &Path) -> Result<Option<AuthFile>, CredentialError> {
         Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => return Ok(None),
         Err(e) => return Err(failed(e)),
     };
-    let content = if bytes.trim_ascii().is_empty() {
-        Content::default()
-    } else {
-        serde_json::from_slice(&bytes).map_err(|e| CredentialError::Syntax {
-            path: path.to_owned(),
-            line: e.line(),
-        })?
-    };
-    Ok(Some(AuthFile {
-        path: path.to_owned(),
-        content,
-    }))
+    Ok(Some(bytes))
 }
 
 impl AuthFile {
@@ -85,6 +106,11 @@ impl AuthFile {
     /// The helper for everything else.
     pub fn store(&self) -> Option<&str> {
         Some(self.content.creds_store.as_str()).filter(|name| !name.is_empty())
+    }
+
+    /// The names of its entries.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.content.auths.keys().map(String::as_str)
     }
 
     /// The most specific entry for the repository.
@@ -154,7 +180,7 @@ impl AuthFile {
 }
 
 /// `https://host:1/v1/` → `host:1`.
-fn host_of(key: &str) -> &str {
+pub(super) fn host_of(key: &str) -> &str {
     let key = key.split_once("://").map_or(key, |(_, rest)| rest);
     key.split('/').next().unwrap_or(key)
 }

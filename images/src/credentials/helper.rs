@@ -1,4 +1,4 @@
-//! Credential helpers: `docker-credential-NAME get`.
+//! Credential helpers: `docker-credential-NAME get`, `store` and `erase`.
 //!
 //! The helper is one of the user's programs and runs with their environment. It
 //! gets the server's name on standard input and answers in JSON. Nothing it
@@ -44,11 +44,13 @@ pub enum HelperError {
     },
     /// It ended with a failure other than having no credentials.
     #[error(
-        "docker-credential-{name} failed ({status}); try `echo {server} | docker-credential-{name} get`"
+        "docker-credential-{name} {action} failed ({status}); try `echo {server} | docker-credential-{name} get`"
     )]
     Failed {
         /// The helper.
         name: String,
+        /// What it was to do.
+        action: &'static str,
         /// How it ended.
         status: std::process::ExitStatus,
         /// What it was asked for.
@@ -72,6 +74,53 @@ pub(super) fn get(
     registry: &str,
     sources: &CredentialSources,
 ) -> Result<Option<Credential>, HelperError> {
+    let Some(answer) = run(name, "get", registry, server_name(registry), sources)? else {
+        return Ok(None);
+    };
+    let answer: Answer =
+        serde_json::from_slice(&answer).map_err(|_| HelperError::Answer(name.to_owned()))?;
+    Ok(match (answer.username.as_str(), answer.secret) {
+        (_, secret) if secret.is_empty() => None,
+        ("<token>", secret) => Some(Credential::Identity(Secret::new(secret))),
+        (username, secret) => Some(Credential::Password {
+            username: username.to_owned(),
+            password: Secret::new(secret),
+        }),
+    })
+}
+
+/// Has helper `name` keep a password for `registry`.
+pub(super) fn store(
+    name: &str,
+    registry: &str,
+    username: &str,
+    password: &Secret,
+    sources: &CredentialSources,
+) -> Result<(), HelperError> {
+    let said = serde_json::json!({
+        "ServerURL": server_name(registry), "Username": username, "Secret": password.expose(),
+    });
+    run(name, "store", registry, &said.to_string(), sources).map(drop)
+}
+
+/// Has helper `name` forget what it has for `registry`.
+pub(super) fn erase(
+    name: &str,
+    registry: &str,
+    sources: &CredentialSources,
+) -> Result<(), HelperError> {
+    run(name, "erase", registry, server_name(registry), sources).map(drop)
+}
+
+/// Runs helper `name` for `registry`, with `said` on its standard input. What it answers; `None`
+/// when it says that it has nothing.
+fn run(
+    name: &str,
+    action: &'static str,
+    registry: &str,
+    said: &str,
+    sources: &CredentialSources,
+) -> Result<Option<Vec<u8>>, HelperError> {
     let word = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     if name.is_empty() || name.len() > 100 || !name.bytes().all(word) {
         return Err(HelperError::Name(name.chars().take(100).collect()));
@@ -88,10 +137,9 @@ pub(super) fn get(
         program: program.clone(),
         source,
     };
-    let server = server_name(registry);
     // A group of its own, so that what it starts ends with it.
     let mut child = Command::new(&program)
-        .arg("get")
+        .arg(action)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -100,7 +148,7 @@ pub(super) fn get(
         .map_err(failed)?;
     if let Some(mut stdin) = child.stdin.take() {
         // One that does not read its input answers all the same.
-        let _ = stdin.write_all(server.as_bytes());
+        let _ = stdin.write_all(said.as_bytes());
     }
     let deadline = Instant::now() + sources.helper_timeout;
     let answer = read_until(&mut child, deadline);
@@ -120,20 +168,12 @@ pub(super) fn get(
         }
         return Err(HelperError::Failed {
             name: name.to_owned(),
+            action,
             status,
-            server: server.to_owned(),
+            server: server_name(registry).to_owned(),
         });
     }
-    let answer: Answer =
-        serde_json::from_slice(&answer).map_err(|_| HelperError::Answer(name.to_owned()))?;
-    Ok(match (answer.username.as_str(), answer.secret) {
-        (_, secret) if secret.is_empty() => None,
-        ("<token>", secret) => Some(Credential::Identity(Secret::new(secret))),
-        (username, secret) => Some(Credential::Password {
-            username: username.to_owned(),
-            password: Secret::new(secret),
-        }),
-    })
+    Ok(Some(answer))
 }
 
 /// Standard output up to its end; `None` at the deadline.

@@ -5,6 +5,7 @@
 //! nothing here reads the environment. They are looked up only once a registry
 //! has asked for them, so public images start no helper.
 
+mod edit;
 mod file;
 mod helper;
 
@@ -12,6 +13,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use edit::{Keeper, Scope, erase, has, store};
 pub use helper::HelperError;
 
 /// Where credentials are looked for.
@@ -80,6 +82,14 @@ pub enum CredentialError {
     /// An auth file is there but cannot be read.
     #[error("cannot read {}: {source}", .path.display())]
     Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// An auth file cannot be written.
+    #[error("cannot write {}: {source}", .path.display())]
+    Write {
         /// The file.
         path: PathBuf,
         /// Why.

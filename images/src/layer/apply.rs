@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::SeekFrom;
 
 use super::path::{self, Role};
+use super::print::Content;
 use super::tree::{Tree, failed};
 use super::{Attributes, LayerFault, PathFault};
 use crate::limits::Limits;
@@ -17,6 +18,7 @@ pub(super) struct Applied {
     pub(super) entries: u64,
     pub(super) skipped: Skipped,
     pub(super) pending: Pending,
+    pub(super) print: Option<String>,
 }
 
 /// Reads the archive to its end and creates what it says in `tree`.
@@ -37,11 +39,12 @@ pub(super) fn apply(
         one(&mut reader, &mut tree, entry, limits)?;
     }
     reader.drain().map_err(LayerFault::Archive)?;
-    let (pending, skipped) = tree.finish()?;
+    let (pending, skipped, print) = tree.finish()?;
     Ok(Applied {
         entries,
         skipped,
         pending,
+        print,
     })
 }
 
@@ -88,10 +91,12 @@ fn one<R: BufRead>(
         Kind::File => {
             let file = tree.file(&path, &attributes)?;
             match &entry.sparse {
-                Some(map) => write_sparse(reader, &file, &path, map, entry.size)?,
-                None => write(reader, &file, &path, entry.size)?,
+                Some(map) => {
+                    write_sparse(reader, &file, &path, map, entry.size, &mut tree.content)?
+                }
+                None => write(reader, &file, &path, entry.size, &mut tree.content)?,
             }
-            tree.finish_file(&path, &file, &attributes)
+            tree.finish_file(&path, &file, &attributes, entry.size)
         }
         Kind::Symlink => {
             if entry.link.is_empty() || entry.link.len() > 4095 || entry.link.contains(&0) {
@@ -122,8 +127,9 @@ fn write<R: BufRead>(
     file: &OwnedFd,
     path: &[u8],
     size: u64,
+    content: &mut Content,
 ) -> Result<(), LayerFault> {
-    let ends_in_hole = copy(reader, file, path, size)?;
+    let ends_in_hole = copy(reader, file, path, size, content)?;
     if ends_in_hole {
         rustix::fs::ftruncate(file, size).map_err(failed("write", path))?;
     }
@@ -156,6 +162,7 @@ fn copy<R: BufRead>(
     file: &OwnedFd,
     path: &[u8],
     mut count: u64,
+    content: &mut Content,
 ) -> Result<bool, LayerFault> {
     let mut hole = false;
     while count > 0 {
@@ -174,6 +181,7 @@ fn copy<R: BufRead>(
             rustix::io::retry_on_intr(|| rustix::io::write(file, &chunk[..length]))
         };
         let done = done.map_err(failed("write", path))?;
+        content.update(&chunk[..done]);
         reader.consume(done);
         count -= done as u64;
     }
@@ -186,11 +194,14 @@ fn write_sparse<R: BufRead>(
     path: &[u8],
     map: &[Extent],
     size: u64,
+    content: &mut Content,
 ) -> Result<(), LayerFault> {
     for extent in map {
         rustix::fs::seek(file, SeekFrom::Start(extent.offset)).map_err(failed("write", path))?;
-        copy(reader, file, path, extent.length)?;
+        content.skip_to(extent.offset);
+        copy(reader, file, path, extent.length, content)?;
     }
+    content.skip_to(size);
     rustix::fs::ftruncate(file, size).map_err(failed("write", path))
 }
 

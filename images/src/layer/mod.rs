@@ -20,6 +20,7 @@ mod decode;
 mod flush;
 mod path;
 mod pipeline;
+pub(crate) mod print;
 mod tree;
 
 use std::io::{self, Read};
@@ -232,6 +233,7 @@ impl LayerStaging {
             expanded,
             entries: applied.entries,
             skipped: applied.skipped,
+            print: applied.print,
         };
         self.install(&record, &applied.pending)?;
         Ok(UnpackedLayer { record })

@@ -62,10 +62,22 @@ fn tags_and_digests() {
         ("docker.io/library/ubuntu:24.04", &labelled, false),
         ("docker.io/library/ubuntu:24.04", &pinned, false),
         ("docker.io/library/ubuntu", &labelled, true),
-        (&format!("docker.io/library/ubuntu@sha256:{HEX}"), &labelled, true),
+        (
+            &format!("docker.io/library/ubuntu@sha256:{HEX}"),
+            &labelled,
+            true,
+        ),
         (&format!("docker.io/library/*@sha256:{HEX}"), &pinned, true),
-        (&format!("docker.io/library/ubuntu@sha256:{other}"), &pinned, false),
-        (&format!("docker.io/library/ubuntu@sha256:{HEX}"), "ubuntu:24.04", false),
+        (
+            &format!("docker.io/library/ubuntu@sha256:{other}"),
+            &pinned,
+            false,
+        ),
+        (
+            &format!("docker.io/library/ubuntu@sha256:{HEX}"),
+            "ubuntu:24.04",
+            false,
+        ),
         (&format!("sha256:{HEX}"), &pinned, true),
         (&format!("sha256:{HEX}"), "ubuntu", false),
         (&format!("sha256:{other}"), &pinned, false),
@@ -78,11 +90,19 @@ fn tags_and_digests() {
 fn content_of_a_file_goes_by_its_digest_alone() {
     let digest: Digest = format!("sha256:{HEX}").parse().unwrap();
     let name: Reference = "ubuntu:24.04".parse().unwrap();
-    let content = |text: &str, name: Option<&Reference>| pattern(text).allows_content(name, &digest);
-    for claimed in ["docker.io/library/ubuntu", "docker.io/library/ubuntu:24.04", "*/**"] {
+    let content =
+        |text: &str, name: Option<&Reference>| pattern(text).allows_content(name, &digest);
+    for claimed in [
+        "docker.io/library/ubuntu",
+        "docker.io/library/ubuntu:24.04",
+        "*/**",
+    ] {
         assert!(!content(claimed, Some(&name)), "{claimed}");
     }
-    assert!(content(&format!("docker.io/library/*@sha256:{HEX}"), Some(&name)));
+    assert!(content(
+        &format!("docker.io/library/*@sha256:{HEX}"),
+        Some(&name)
+    ));
     assert!(!content(&format!("docker.io/library/*@sha256:{HEX}"), None));
     assert!(!content(&format!("ghcr.io/**@sha256:{HEX}"), Some(&name)));
     assert!(content(&format!("sha256:{HEX}"), None));
@@ -134,21 +154,32 @@ fn a_refusal_says_what_is_allowed() {
     );
     let some = Policy::only(vec![pattern("ghcr.io/acme/**"), pattern("quay.io/a/b:1")]);
     let line = some.check(&ubuntu).unwrap_err().to_string();
-    assert!(line.ends_with("; it allows ghcr.io/acme/**, quay.io/a/b:1"), "{line}");
+    assert!(
+        line.ends_with("; it allows ghcr.io/acme/**, quay.io/a/b:1"),
+        "{line}"
+    );
     assert!(some.check(&"ghcr.io/acme/x".parse().unwrap()).is_ok());
     let many = Policy::only(vec![pattern("a.io/x"); 9]);
-    assert!(many.check(&ubuntu).unwrap_err().to_string().ends_with(", …"));
+    assert!(
+        many.check(&ubuntu)
+            .unwrap_err()
+            .to_string()
+            .ends_with(", …")
+    );
 }
 
 /// What a part of a repository may be, and a pattern for it that is known to fit.
 fn part() -> impl Strategy<Value = (String, String)> {
-    ("[a-z0-9]{1,8}", any::<prop::sample::Index>(), any::<prop::sample::Index>()).prop_map(
-        |(text, a, b)| {
+    (
+        "[a-z0-9]{1,8}",
+        any::<prop::sample::Index>(),
+        any::<prop::sample::Index>(),
+    )
+        .prop_map(|(text, a, b)| {
             let (a, b) = (a.index(text.len() + 1), b.index(text.len() + 1));
             let (from, to) = (a.min(b), a.max(b));
             (format!("{}*{}", &text[..from], &text[to..]), text)
-        },
-    )
+        })
 }
 
 proptest! {

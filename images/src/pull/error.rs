@@ -2,6 +2,7 @@
 
 use crate::document::DocumentError;
 use crate::layer::{LayerError, LayerFault};
+use crate::policy::Refused;
 use crate::reference::Reference;
 use crate::registry::{FailureKind, visible};
 use crate::store::StoreError;
@@ -48,33 +49,7 @@ impl Failure {
     }
 
     pub fn of(self, reference: &Reference) -> PullError {
-        let host = reference.registry();
-        let hint = match self.kind {
-            FailureKind::NotFound => "check the name and the tag".to_owned(),
-            FailureKind::Unauthorized | FailureKind::Denied => {
-                format!("if it exists, `podspawn login {host}` with credentials that may read it")
-            }
-            FailureKind::RateLimited => {
-                format!("wait, or `podspawn login {host}` for a higher limit")
-            }
-            FailureKind::Tls if self.message.contains("corrupt message") => format!(
-                "it seems to speak plain HTTP: set registries.{host}.insecure if that is meant"
-            ),
-            FailureKind::Tls if self.message.contains("CertificateRequired") => {
-                format!("put a client certificate and its key into certs.d/{host}/")
-            }
-            FailureKind::Tls => format!(
-                "put the certificate of its authority into certs.d/{host}/ca.crt, or set \
-                 registries.{host}.insecure"
-            ),
-            FailureKind::Stalled | FailureKind::Connection | FailureKind::Server => {
-                "try again later".to_owned()
-            }
-            FailureKind::Store if self.message.contains("space") => {
-                "make room and pull again; finished layers are kept".to_owned()
-            }
-            _ => String::new(),
-        };
+        let hint = hint(self.kind, &self.message, reference.registry());
         PullError {
             reference: reference.to_string().into(),
             kind: self.kind,
@@ -84,10 +59,48 @@ impl Failure {
     }
 }
 
+/// What to do about a failure at the registry `host`; empty if that is not known.
+pub(crate) fn hint(kind: FailureKind, message: &str, host: &str) -> String {
+    match kind {
+        FailureKind::NotFound => "check the name and the tag".to_owned(),
+        FailureKind::Unauthorized | FailureKind::Denied => {
+            format!("if it exists, `podspawn login {host}` with credentials that may read it")
+        }
+        FailureKind::RateLimited => {
+            format!("wait, or `podspawn login {host}` for a higher limit")
+        }
+        FailureKind::Tls if message.contains("corrupt message") => {
+            format!("it seems to speak plain HTTP: set registries.{host}.insecure if that is meant")
+        }
+        FailureKind::Tls if message.contains("CertificateRequired") => {
+            format!("put a client certificate and its key into certs.d/{host}/")
+        }
+        FailureKind::Tls => format!(
+            "put the certificate of its authority into certs.d/{host}/ca.crt, or set \
+             registries.{host}.insecure"
+        ),
+        FailureKind::Stalled | FailureKind::Connection | FailureKind::Server => {
+            "try again later".to_owned()
+        }
+        FailureKind::Store if message.contains("space") => {
+            "make room and pull again; finished layers are kept".to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        Self::new(FailureKind::Policy, refused.to_string())
+    }
+}
+
 impl From<DocumentError> for Failure {
     fn from(error: DocumentError) -> Self {
         let kind = match &error {
-            DocumentError::TooLarge { .. } | DocumentError::Layers { .. } => FailureKind::TooLarge,
+            DocumentError::TooLarge { .. }
+            | DocumentError::Layers { .. }
+            | DocumentError::Size { .. } => FailureKind::TooLarge,
             DocumentError::Config(_) => FailureKind::Digest,
             DocumentError::Platform { .. } => FailureKind::Platform,
             _ => FailureKind::Document,
@@ -101,6 +114,7 @@ impl From<StoreError> for Failure {
         match error {
             StoreError::Document(error) => error.into(),
             StoreError::DiffId { .. } => Self::new(FailureKind::Digest, error.to_string()),
+            StoreError::HardLink { .. } => Self::new(FailureKind::Layer, error.to_string()),
             error => Self::new(FailureKind::Store, error.to_string()),
         }
     }

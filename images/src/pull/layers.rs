@@ -13,9 +13,9 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::{Failure, Pull};
+use super::{Failure, Pull, PullOptions};
 use crate::digest::Digest;
-use crate::layer::{LayerDescriptor, LayerProgress};
+use crate::layer::{LayerDescriptor, LayerFault, LayerProgress};
 use crate::progress::{LayerEvent, Progress};
 use crate::registry::{BlobWriter, Registry, pipe};
 use crate::store::{Begun, LayerStaging};
@@ -126,6 +126,9 @@ impl Shared<'_> {
             progress.layer(&layer.digest, LayerEvent::AlreadyThere);
             return Ok(());
         };
+        let Some(staging) = self.from_cache(staging, layer)? else {
+            return Ok(());
+        };
         let (writer, reader, failed) = pipe();
         let _ = messages.send(Message::Download(layer.digest.clone(), layer.size, writer));
         let _pass = self.gate.pass();
@@ -142,6 +145,44 @@ impl Shared<'_> {
             (Err(_), Some(failed)) => Err(failed.into()),
             (Err(error), None) => Err(error.into()),
         }
+    }
+
+    /// Unpacks the layer from the blobs that the host's users share. Gives the staging back if it
+    /// has to be fetched after all.
+    fn from_cache(
+        &self,
+        staging: LayerStaging,
+        layer: &LayerDescriptor,
+    ) -> Result<Option<LayerStaging>, Failure> {
+        let PullOptions { cache, limits, .. } = self.pull.options;
+        let progress = self.pull.progress;
+        let Some(blob) = cache
+            .as_ref()
+            .and_then(|c| c.open(&layer.digest, layer.size))
+        else {
+            return Ok(Some(staging));
+        };
+        let _pass = self.gate.pass();
+        let watch = Watch {
+            progress,
+            layer: &layer.digest,
+        };
+        match staging.unpack(blob, layer, limits, &watch) {
+            Ok(_) => {
+                progress.layer(&layer.digest, LayerEvent::Done);
+                return Ok(None);
+            }
+            Err(error) => match error.fault {
+                LayerFault::Write { .. } | LayerFault::Store(_) => return Err(error.into()),
+                // If it is the layer that is bad, the registry's is as well.
+                _ => progress.note(&format!("the host's copy is damaged: {error}; fetching it")),
+            },
+        }
+        let staging = self.begin(layer)?;
+        if staging.is_none() {
+            progress.layer(&layer.digest, LayerEvent::AlreadyThere);
+        }
+        Ok(staging)
     }
 
     /// The right to unpack the layer; `None` once it is there.

@@ -11,28 +11,37 @@
 
 mod error;
 mod layers;
+mod system;
 
 use std::collections::HashSet;
 
 use oci_spec::image::{Arch, ImageConfiguration, Os, Platform};
 
 pub use error::PullError;
+pub use system::fill;
 
+use crate::cache::Cache;
 use crate::digest::Digest;
 use crate::document::{Document, DocumentError, Manifest, platform_name};
 use crate::limits::Limits;
 use crate::platform;
+use crate::policy::Policy;
 use crate::progress::Progress;
 use crate::reference::Reference;
 use crate::registry::{FailureKind, Registry, RegistryConfig, RequestError, RetryPolicy, Timeouts};
 use crate::store::{Image, Store};
 use error::Failure;
+pub(crate) use error::hint;
 
 /// How to pull.
 #[derive(Debug, Clone)]
 pub struct PullOptions {
     /// Which of a multi-platform image's manifests is wanted.
     pub platform: Platform,
+    /// Which images may be pulled at all; others are refused before anything is asked.
+    pub policy: Policy,
+    /// Blobs that all users of the host share, looked at before a registry is asked for them.
+    pub cache: Option<Cache>,
     /// Bounds on what a registry may send.
     pub limits: Limits,
     /// How registries are reached.
@@ -53,6 +62,8 @@ impl Default for PullOptions {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             platform: platform::host(),
+            policy: Policy::default(),
+            cache: None,
             limits: Limits::default(),
             registries: RegistryConfig::default(),
             timeouts: Timeouts::default(),
@@ -112,6 +123,7 @@ struct Missing {
 
 impl Pull<'_> {
     fn run(&self) -> Result<Image, Failure> {
+        self.options.policy.check(self.reference)?;
         if let Some(image) = self.pinned()? {
             return Ok(image);
         }
@@ -184,9 +196,7 @@ impl Pull<'_> {
     async fn resolve(&self, registry: &Registry) -> Result<Resolved, Failure> {
         let limits = &self.options.limits;
         let (tag, digest) = (self.reference.tag(), self.reference.digest());
-        let mut found = registry
-            .manifest(tag, digest, limits.manifest, self.progress)
-            .await?;
+        let mut found = self.manifest(registry, tag, digest).await?;
         let mut announced: Option<String> = None;
         for depth in 0.. {
             let document = Document::parse(&found.bytes, found.media_type.as_deref(), limits)?;
@@ -216,9 +226,7 @@ impl Pull<'_> {
                 );
                 return Err(Failure::new(FailureKind::TooLarge, message));
             }
-            found = registry
-                .manifest(None, Some(&entry.digest), limits.manifest, self.progress)
-                .await?;
+            found = self.manifest(registry, None, Some(&entry.digest)).await?;
             if found.bytes.len() as u64 != entry.size {
                 let message = format!(
                     "manifest {} has {} bytes, but the index says {}",
@@ -233,6 +241,24 @@ impl Pull<'_> {
         unreachable!("the depth is bounded")
     }
 
+    /// A manifest or index: one that is named by digest need not come from the registry.
+    async fn manifest(
+        &self,
+        registry: &Registry,
+        tag: Option<&str>,
+        digest: Option<&Digest>,
+    ) -> Result<crate::registry::Manifest, Failure> {
+        let limit = self.options.limits.manifest;
+        let shared = self.options.cache.as_ref();
+        if let (Some(cache), Some(digest)) = (shared, digest)
+            && let Some(bytes) = cache.read(digest, limit)
+        {
+            let media_type = None;
+            return Ok(crate::registry::Manifest { bytes, media_type });
+        }
+        Ok(registry.manifest(tag, digest, limit, self.progress).await?)
+    }
+
     async fn resolve_manifest(
         &self,
         registry: &Registry,
@@ -245,9 +271,14 @@ impl Pull<'_> {
         }
         let limits = &self.options.limits;
         let (digest, size) = (&manifest.config.digest, manifest.config.size);
-        let config_bytes = registry
-            .small_blob(digest, size, limits.config, self.progress)
-            .await?;
+        let shared = self.options.cache.as_ref();
+        let config_bytes = match shared.and_then(|c| c.read(digest, limits.config)) {
+            Some(bytes) => bytes,
+            None => {
+                let (max, progress) = (limits.config, self.progress);
+                registry.small_blob(digest, size, max, progress).await?
+            }
+        };
         let config = manifest.parse_config(&config_bytes, limits)?;
         self.check_platform(&config)?;
         Ok(Resolved::Missing(Box::new(Missing {

@@ -54,6 +54,16 @@ enum Challenge {
 }
 
 impl Auth {
+    /// With this credential, instead of those that the configuration leads to.
+    pub fn with(credential: Credential, source: &str) -> Auth {
+        Auth {
+            state: Mutex::new(State {
+                credential: Some(Some((credential, source.to_owned()))),
+                ..State::default()
+            }),
+        }
+    }
+
     /// What to send now.
     pub async fn current(&self) -> Current {
         let state = self.state.lock().await;
@@ -109,7 +119,10 @@ impl Auth {
                 scope,
             } => {
                 let realm = realm_url(http, &realm, scheme)?;
-                let mut scopes = vec![format!("repository:{}:pull", endpoint.repository)];
+                let mut scopes = match endpoint.repository.as_str() {
+                    "" => Vec::new(),
+                    repository => vec![format!("repository:{repository}:pull")],
+                };
                 scopes.extend(scope.filter(|s| foreign_scope(s)));
                 let ask = Ask {
                     realm,

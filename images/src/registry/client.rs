@@ -29,8 +29,8 @@ pub(crate) struct Registry {
 /// An endpoint, and what was learned about it.
 pub(super) struct Site {
     pub endpoint: Endpoint,
-    auth: Auth,
-    scheme: OnceLock<&'static str>,
+    pub auth: Auth,
+    pub scheme: OnceLock<&'static str>,
 }
 
 /// A manifest or index as it came, verified.
@@ -208,7 +208,7 @@ impl Registry {
 }
 
 impl Site {
-    /// GETs `path` below the repository; only a 2xx answer is not an error.
+    /// GETs `path` below the repository, or `/v2/` for an empty one; only a 2xx answer is not an error.
     pub async fn get(
         &self,
         http: &Http,
@@ -271,7 +271,12 @@ impl Site {
             repository,
             ..
         } = &self.endpoint;
-        let url = Url::parse(&format!("{scheme}://{authority}/v2/{repository}/{path}"))
+        // Without a path it is the registry itself that is asked.
+        let below = match path {
+            "" => String::new(),
+            path => format!("{repository}/{path}"),
+        };
+        let url = Url::parse(&format!("{scheme}://{authority}/v2/{below}"))
             .map_err(|e| RequestError::new(FailureKind::Config, format!("{authority}: {e}")))?;
         let mut renewed = false;
         loop {

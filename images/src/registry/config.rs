@@ -191,7 +191,7 @@ impl RegistryConfig {
         Ok(endpoints)
     }
 
-    fn endpoint(&self, name: &str, repository: String, mirror: bool) -> Endpoint {
+    pub(super) fn endpoint(&self, name: &str, repository: String, mirror: bool) -> Endpoint {
         // The name in references is historical; the API is elsewhere.
         let authority = match name {
             DEFAULT_REGISTRY => "registry-1.docker.io",

@@ -49,6 +49,8 @@ pub enum FailureKind {
     Credentials,
     /// The configuration cannot be used.
     Config,
+    /// The administrator does not allow the image.
+    Policy,
 }
 
 /// Whether to send the request again.

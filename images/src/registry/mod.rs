@@ -33,6 +33,7 @@ mod client;
 mod config;
 mod error;
 mod http;
+mod ping;
 mod reach;
 mod retry;
 mod tls;
@@ -41,5 +42,6 @@ pub use config::{HostConfig, MirrorError, ProxyConfig, RegistryConfig, RetryPoli
 pub use error::FailureKind;
 
 pub(crate) use blob::{BlobWriter, pipe};
-pub(crate) use client::Registry;
+pub(crate) use client::{Manifest, Registry};
 pub(crate) use error::{RequestError, visible};
+pub(crate) use ping::{Ping, ping};

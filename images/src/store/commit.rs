@@ -11,7 +11,7 @@ use super::stack::{Level, Stack};
 use super::{Image, Inner, LayerRecord, Store, StoreError, layout};
 use crate::digest::Digest;
 use crate::document::{self, DocumentError};
-use crate::layer::LayerDescriptor;
+use crate::layer::{LayerDescriptor, print};
 use crate::limits::Limits;
 use crate::reference::Reference;
 
@@ -114,6 +114,11 @@ impl Inner {
         if !plan.is_empty() {
             list.push_str("fixup\n");
             plan.make(&stack, &staged.path().join("fixup"), self.ownership)?;
+            let fixup = staged.path().join("fixup");
+            let print = layout::open_dir(&fixup).and_then(|dir| print::walk(&dir));
+            let print = print.map_err(StoreError::io("read", &fixup))?.text();
+            let path = staged.path().join("fixup.print");
+            write_synced(&path, print.as_bytes()).map_err(StoreError::io("write", &path))?;
             rustix::fs::syncfs(staged.dir()).map_err(StoreError::io("sync", staged.path()))?;
         }
         let files = [

@@ -11,6 +11,7 @@ use rustix::process::{geteuid, getuid};
 
 use super::{Ownership, StoreError};
 use crate::digest::Digest;
+use crate::reference::Reference;
 
 const FORMAT: &str = "podspawn store 1";
 
@@ -73,6 +74,22 @@ fn escape(name: &str) -> String {
         escaped.push_str(Digest::of(name.as_bytes()).hex());
     }
     escaped
+}
+
+/// The reference that a file of `refs` is for, going by its name alone.
+pub(crate) fn reference_of(path: &Path) -> Option<Reference> {
+    let mut bytes = path.file_name()?.to_str()?.bytes();
+    let mut name = Vec::new();
+    while let Some(byte) = bytes.next() {
+        name.push(match byte {
+            b'%' => {
+                let digits = [bytes.next()?, bytes.next()?];
+                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(name).ok()?.parse().ok()
 }
 
 /// Opens the store below `root` from outside of the pod's user namespace; `None` where there is
@@ -282,6 +299,10 @@ mod tests {
             "docker.io%2Flibrary%2Fubuntu:24.04"
         );
         assert_eq!(escape("[::1]:5000/a"), "%5B::1%5D:5000%2Fa");
+        let reference: Reference = "[::1]:5000/a:b".parse().unwrap();
+        let file = Path::new("refs").join(escape(&reference.to_string()));
+        assert_eq!(reference_of(&file), Some(reference));
+        assert_eq!(reference_of(Path::new("refs/%2")), None);
         let long = |last| format!("host/{}{last}", "a/".repeat(150));
         assert!(escape(&long("x")).len() <= 255);
         assert_ne!(escape(&long("x")), escape(&long("y")));

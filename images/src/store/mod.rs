@@ -17,9 +17,10 @@
 //!     layers                   lower directories, lowest first, one a line: a layer's
 //!                              "<digest>", or "fixup"
 //!     fixup/                   only if needed: the topmost lower directory, see below
+//!     fixup.print              its fingerprint
 //!   v1/layers/<digest>/        <digest> is that of the blob, compressed as it came
 //!     fs/                      the layer in overlay's own format, for a mount with "userxattr"
-//!     layer.json               size, diff_id, counts: see LayerRecord
+//!     layer.json               size, diff_id, counts, fingerprint of fs: see LayerRecord
 //!     implied, links,          paths that each end in NUL: what one layer cannot know and the
 //!     whiteouts                stack of them must complete; absent if empty
 //!   v1/tmp/                    staging
@@ -46,6 +47,7 @@
 //! - A blob is unpacked in `tmp/layer-<digest>`, so by one process at a time.
 //! - Whoever holds an [`Image`] holds a shared flock on its directory, and it is not collected.
 
+mod check;
 mod commit;
 mod error;
 mod fixup;
@@ -57,6 +59,7 @@ mod scratch;
 mod stack;
 mod staging;
 mod tree;
+mod usage;
 
 use std::fs;
 use std::io;
@@ -67,13 +70,16 @@ use std::sync::Arc;
 use oci_spec::image::ImageConfiguration;
 use rustix::fs::FlockOperation;
 
+pub use check::{Aside, CheckProgress, Damage, Damaged, Report, affected};
 pub use error::StoreError;
+pub(crate) use lock::lock;
 pub(crate) use record::Pending;
 pub use record::{LayerRecord, Skipped};
 pub use remove::Removed;
 pub(crate) use scratch::Scratch;
 pub use staging::{Begun, LayerStaging};
 pub(crate) use tree::remove_at;
+pub use usage::{ImageUsage, Usage, disk_usage};
 
 use crate::digest::Digest;
 use crate::document;

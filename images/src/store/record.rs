@@ -24,6 +24,9 @@ pub struct LayerRecord {
     pub entries: u64,
     /// What was left out or changed.
     pub skipped: Skipped,
+    /// The fingerprint of the files, by which damage is found; absent in records of old.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub print: Option<String>,
 }
 
 /// Counts of what a rootless store cannot keep of a layer.

@@ -27,6 +27,8 @@ pub struct Removed {
     pub layers: Vec<Digest>,
     /// Images that lost their last name but are in use: they go with the first `prune` after.
     pub in_use: Vec<Digest>,
+    /// Bytes on the disk that are free now.
+    pub freed: u64,
     /// A pull is running, so nothing but names could be removed: prune again afterwards.
     pub deferred: bool,
 }
@@ -107,10 +109,11 @@ impl Inner {
             }
         }
         drop(exclusive);
-        trash.delete()
+        removed.freed += trash.delete()?;
+        Ok(())
     }
 
-    fn layers_of(&self, image: &Digest) -> Result<Vec<Digest>, StoreError> {
+    pub(super) fn layers_of(&self, image: &Digest) -> Result<Vec<Digest>, StoreError> {
         let path = self.layout.image(image).join("manifest.json");
         let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
         let manifest = document::parse_stored_manifest(&bytes)?;
@@ -119,14 +122,23 @@ impl Inner {
 
     /// Moves a directory that nobody holds a lock on out of the way. Says whether it did.
     fn discard(&self, path: &Path, trash: &mut Trash) -> Result<bool, StoreError> {
+        let moved = self.move_aside(path)?;
+        let done = moved.is_some();
+        trash.0.extend(moved);
+        Ok(done)
+    }
+
+    /// Moves a directory that nobody holds a lock on into `tmp`, locked. Says whereto.
+    pub(super) fn move_aside(&self, path: &Path) -> Result<Option<(PathBuf, OwnedFd)>, StoreError> {
         let dir = layout::open_dir(path).map_err(StoreError::io("open", path))?;
         let operation = FlockOperation::NonBlockingLockExclusive;
         if !lock::try_lock(&dir, operation).map_err(StoreError::io("lock", path))? {
-            return Ok(false);
+            return Ok(None);
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let kind = path.parent().and_then(Path::file_name).unwrap_or_default();
-        for n in 0.. {
+        let mut n = 0;
+        loop {
             let to = self.layout.tmp().join(format!(
                 "trash-{}-{name}-{}-{n}",
                 kind.to_string_lossy(),
@@ -134,15 +146,13 @@ impl Inner {
             ));
             let flags = rustix::fs::RenameFlags::NOREPLACE;
             match rustix::fs::renameat_with(rustix::fs::CWD, path, rustix::fs::CWD, &to, flags) {
-                Err(rustix::io::Errno::EXIST) => {}
+                Err(rustix::io::Errno::EXIST) => n += 1,
                 done => {
                     done.map_err(StoreError::io("move away", path))?;
-                    trash.0.push((to, dir));
-                    break;
+                    return Ok(Some((to, dir)));
                 }
             }
         }
-        Ok(true)
     }
 
     /// Removes the entries of `tmp` that nobody holds a lock on: remains of killed processes.
@@ -166,11 +176,14 @@ impl Inner {
 }
 
 impl Trash {
-    fn delete(mut self) -> Result<(), StoreError> {
+    /// Says how many bytes that freed.
+    fn delete(mut self) -> Result<u64, StoreError> {
+        let mut freed = 0;
         for (path, lock) in self.0.drain(..) {
+            freed += super::disk_usage(&path);
             tree::remove(&path).map_err(StoreError::io("remove", &path))?;
             drop(lock);
         }
-        Ok(())
+        Ok(freed)
     }
 }

@@ -4,13 +4,18 @@
 //! storage in a temporary directory. Hostile registries are small servers of
 //! this test's own: they are the adversary, and stand in for nothing.
 
+#[path = "../common/mod.rs"]
+mod common;
+
 mod content;
 mod hostile;
 mod http;
+mod policy;
 mod protected;
 mod real;
 mod registry;
 mod secured;
+mod shared;
 
 use std::io::Write as _;
 use std::sync::Mutex;

@@ -5,11 +5,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use podspawn_images::archive::{LoadError, Loaded, load};
+use podspawn_images::archive::{LoadError, LoadOptions, Loaded, load};
 use podspawn_images::digest::Digest;
 use podspawn_images::layer::Compression;
 use podspawn_images::limits::Limits;
 use podspawn_images::platform;
+use podspawn_images::policy::Policy;
 use podspawn_images::progress::Silent;
 use podspawn_images::reference::Reference;
 use serde_json::{Value, json};
@@ -26,16 +27,22 @@ fn built(text: &str) -> Built {
 }
 
 fn try_load(place: &Place, source: &Path, name: Option<&str>) -> Result<Vec<Loaded>, LoadError> {
+    load_by(place, source, name, Policy::default())
+}
+
+fn load_by(
+    place: &Place,
+    source: &Path,
+    name: Option<&str>,
+    policy: Policy,
+) -> Result<Vec<Loaded>, LoadError> {
     let name: Option<Reference> = name.map(|name| name.parse().unwrap());
-    let platform = platform::parse("linux/amd64").unwrap();
-    load(
-        &place.store,
-        source,
-        name.as_ref(),
-        &platform,
-        &Limits::default(),
-        &Silent,
-    )
+    let options = LoadOptions {
+        platform: platform::parse("linux/amd64").unwrap(),
+        policy,
+        ..LoadOptions::default()
+    };
+    load(&place.store, source, name.as_ref(), &options, &Silent)
 }
 
 fn archive_of(files: &Files) -> Vec<u8> {
@@ -94,6 +101,26 @@ fn layouts_as_directories_and_archives() {
     // A tag alone is no name.
     let again = try_load(&place, &path, None).unwrap();
     assert_loaded(&place, &again, &image, &[]);
+}
+
+#[test]
+fn a_file_is_allowed_by_its_digest_and_not_by_what_it_claims() {
+    let place = Place::new();
+    let image = built("allowed");
+    let source = image.write(&place.outside().join("layout"));
+    let only = |text: String| Policy::only(vec![text.parse().unwrap()]);
+    let digest = image.digest();
+    for pattern in ["docker.io/library/ubuntu".to_owned(), "*/**".to_owned()] {
+        let error = load_by(&place, &source, Some("ubuntu:24.04"), only(pattern)).unwrap_err();
+        assert!(matches!(error, LoadError::Policy { .. }), "{error}");
+        assert!(error.to_string().contains(&digest.to_string()), "{error}");
+        for part in ["layers", "images", "refs", "tmp"] {
+            assert_eq!(place.list(part), [""; 0], "{part}");
+        }
+    }
+    let by_name = only(format!("docker.io/library/*@{digest}"));
+    load_by(&place, &source, Some("ubuntu:24.04"), by_name).unwrap();
+    load_by(&place, &source, None, only(digest.to_string())).unwrap();
 }
 
 #[test]

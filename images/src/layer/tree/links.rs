@@ -3,9 +3,9 @@
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, FileType};
 
-use super::{Found, LayerFault, Tree, c_name, path, refused, shown};
+use super::{Found, LayerFault, Named, Tree, c_name, path, refused, shown};
 
 impl Tree {
     /// A hard link to another file of this layer, or of one below.
@@ -24,11 +24,17 @@ impl Tree {
         if self.dirs.contains_key(target_dir) {
             let (from, name) = (self.open(target_dir)?, c_name(target_name));
             match Tree::find(&from, &name, target)? {
-                Found::Other(_) => {
+                Found::Other(kind) => {
                     let create = |parent: &OwnedFd, new: &CString| {
                         rustix::fs::linkat(&*from, &name, parent, new, AtFlags::empty())
                     };
-                    return self.create_new(path, create).map(drop);
+                    self.create_new(path, create)?;
+                    match kind {
+                        FileType::RegularFile => self.note(path, &Named::File),
+                        // Of a symlink the target is not known any more.
+                        _ => self.print = None,
+                    }
+                    return Ok(());
                 }
                 // The place of a link that is itself to be completed.
                 Found::Whiteout if self.links.contains_key(target) => {

@@ -21,6 +21,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags
 use rustix::io::Errno;
 
 use super::attributes::{self, Attributes, Owners};
+use super::print::{self, Content, Named, Print};
 use super::{LayerFault, path};
 use crate::store::{self, Ownership, Pending, Skipped, StoreError};
 use crate::tar::Time;
@@ -50,6 +51,10 @@ pub(crate) struct Tree {
     last: Option<(Vec<u8>, Arc<OwnedFd>)>,
     memory: usize,
     limit: usize,
+    /// The fingerprint, without directories; nothing once something was replaced.
+    print: Option<Print>,
+    /// The content of the file that is being written.
+    pub(crate) content: Content,
 }
 
 /// What is where something is to be created.
@@ -125,6 +130,8 @@ impl Tree {
             last: None,
             memory: 0,
             limit,
+            print: Some(Print::default()),
+            content: Content::new(),
         })
     }
 
@@ -202,6 +209,9 @@ impl Tree {
         path: &[u8],
     ) -> Result<Found, LayerFault> {
         let found = Tree::find(parent, name, path)?;
+        if found != Found::Nothing {
+            self.print = None;
+        }
         match found {
             Found::Nothing => return Ok(found),
             Found::Directory => {
@@ -319,7 +329,16 @@ impl Tree {
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let create =
             |parent: &OwnedFd, name: &CString| rustix::fs::openat(parent, name, flags, mode);
-        Ok(self.create_new(path, create)?.0)
+        let file = self.create_new(path, create)?.0;
+        self.note(path, &Named::File);
+        Ok(file)
+    }
+
+    /// Notes in the fingerprint that there is a name.
+    fn note(&mut self, path: &[u8], named: &Named<'_>) {
+        if let Some(print) = &mut self.print {
+            print.name(path, named);
+        }
     }
 
     /// Puts the attributes on a file that is written.
@@ -328,7 +347,12 @@ impl Tree {
         path: &[u8],
         file: &OwnedFd,
         attributes: &Attributes,
+        size: u64,
     ) -> Result<(), LayerFault> {
+        let content = self.content.finish();
+        if let Some(print) = &mut self.print {
+            print.file(attributes.mode, size, content);
+        }
         self.owners
             .finish_file(file.as_fd(), attributes, &mut self.skipped)
             .map_err(failed("set the attributes of", path))
@@ -345,6 +369,7 @@ impl Tree {
         let create =
             |parent: &OwnedFd, name: &CString| rustix::fs::symlinkat(&target, parent, name);
         let ((), parent, name) = self.create_new(path, create)?;
+        self.note(path, &Named::Symlink(target.as_bytes()));
         self.owners
             .finish_special(&*parent, &name, attributes, true, &mut self.skipped)
             .map_err(failed("set the attributes of", path))
@@ -356,6 +381,7 @@ impl Tree {
             rustix::fs::mknodat(parent, name, FileType::Fifo, Mode::RUSR, 0)
         };
         let ((), parent, name) = self.create_new(path, create)?;
+        self.note(path, &Named::Fifo);
         self.owners
             .finish_special(&*parent, &name, attributes, false, &mut self.skipped)
             .map_err(failed("set the attributes of", path))
@@ -374,6 +400,7 @@ impl Tree {
             rustix::fs::mknodat(parent, name, FileType::CharacterDevice, Mode::empty(), 0)
         };
         let ((), parent, name) = self.create_new(path, create)?;
+        self.note(path, &Named::Whiteout);
         let epoch = attributes::times(Time::default());
         rustix::fs::utimensat(&*parent, &name, &epoch, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(failed("set the attributes of", path))?;
@@ -406,8 +433,9 @@ impl Tree {
         Ok(())
     }
 
-    /// Gives all directories their attributes. Returns what the stack must complete.
-    pub(crate) fn finish(mut self) -> Result<(Pending, Skipped), LayerFault> {
+    /// Gives all directories their attributes. Returns what the stack must complete, and the
+    /// fingerprint of it all.
+    pub(crate) fn finish(mut self) -> Result<(Pending, Skipped, Option<String>), LayerFault> {
         self.last = None;
         let mut pending = Pending {
             links: self
@@ -427,6 +455,8 @@ impl Tree {
                     .map_err(failed("mark as opaque", &path))?;
             }
             let attributes = dir.stated.as_ref().unwrap_or(&unstated);
+            let (mode, opaque) = (attributes.mode, dir.opaque);
+            self.note(&path, &Named::Directory { mode, opaque });
             self.owners
                 .finish_dir(fd.as_fd(), attributes, &mut self.skipped)
                 .map_err(failed("set the attributes of", &path))?;
@@ -439,7 +469,9 @@ impl Tree {
         }
         pending.implied.reverse();
         pending.whiteouts.reverse();
-        Ok((pending, self.skipped))
+        // What was replaced cannot be taken out again, so then it is all looked at.
+        let print = self.print.or_else(|| print::walk(&self.root).ok());
+        Ok((pending, self.skipped, print.map(Print::text)))
     }
 }
 

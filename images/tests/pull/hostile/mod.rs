@@ -2,6 +2,7 @@
 
 mod broken;
 mod documents;
+mod layers;
 mod lying;
 mod redirects;
 mod stalling;

@@ -1,6 +1,7 @@
 //! Registries that want to know who asks: basic, bearer, helpers.
 
 mod bearer;
+mod login;
 mod tokens;
 
 use std::fs;
