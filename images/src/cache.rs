@@ -88,7 +88,7 @@ impl Cache {
         let options = options.read(true).custom_flags(flags.cast_signed());
         let file = options.open(self.place(digest)).ok()?;
         let meta = file.metadata().ok()?;
-        meta.is_file().then(|| (file, meta.len()))
+        meta.is_file().then_some((file, meta.len()))
     }
 
     /// The right to add blobs, exclusively; waits for another who has it.

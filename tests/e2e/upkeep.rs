@@ -93,13 +93,9 @@ fn damage_is_found_and_mended() {
         well.line(),
         "1 name, 1 image and 6 layers are as they should be"
     );
-    let passwd = layers(&host)
-        .into_iter()
-        .map(|layer| format!("{layer}/fs/etc/passwd"));
-    let passwd = passwd
-        .filter(|file| Path::new(file).exists())
-        .next_back()
-        .unwrap();
+    let passwd = layers(&host);
+    let mut passwd = passwd.iter().map(|layer| format!("{layer}/fs/etc/passwd"));
+    let passwd = passwd.find(|file| Path::new(file).exists()).unwrap();
     let before = fs::read(&passwd).unwrap();
     as_owner(&format!("sed -i s/root/toor/ {passwd}"));
     let found = host.run(["store", "check", "--no-repair"]);

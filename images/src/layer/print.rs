@@ -130,7 +130,7 @@ impl Content {
 
     /// The hash of it all; ready for another file.
     pub(crate) fn finish(&mut self) -> u64 {
-        if self.at % BLOCK != 0 {
+        if !self.at.is_multiple_of(BLOCK) {
             self.end_block();
         }
         self.at = 0;

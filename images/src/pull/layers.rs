@@ -126,7 +126,7 @@ impl Shared<'_> {
             progress.layer(&layer.digest, LayerEvent::AlreadyThere);
             return Ok(());
         };
-        let Some(staging) = self.from_cache(staging, layer)? else {
+        let Some(staging) = self.unpack_shared(staging, layer)? else {
             return Ok(());
         };
         let (writer, reader, failed) = pipe();
@@ -149,7 +149,7 @@ impl Shared<'_> {
 
     /// Unpacks the layer from the blobs that the host's users share. Gives the staging back if it
     /// has to be fetched after all.
-    fn from_cache(
+    fn unpack_shared(
         &self,
         staging: LayerStaging,
         layer: &LayerDescriptor,
