@@ -236,7 +236,7 @@ fn each_damage_to_an_image_or_a_name_is_found() {
 }
 
 /// Another test may be starting a program, which for a moment has all locks of this process.
-fn aside(place: &Place, images: &[Digest], layers: &[Digest]) -> Aside {
+fn moved(place: &Place, images: &[Digest], layers: &[Digest]) -> Aside {
     for _ in 0..500 {
         if let Some(aside) = place.store.set_aside(images, layers).unwrap() {
             return aside;
@@ -265,7 +265,7 @@ fn what_is_damaged_is_set_aside_unless_it_is_used() {
     drop(used);
 
     // Put back, it is all as before; kept aside, another pull brings it anew.
-    let aside = aside(&place, &images, &layers);
+    let aside = moved(&place, &images, &layers);
     assert_eq!(
         (place.list("images").len(), place.list("layers").len()),
         (1, 2)
@@ -277,7 +277,7 @@ fn what_is_damaged_is_set_aside_unless_it_is_used() {
     );
     assert_eq!(place.list("tmp"), [""; 0]);
     assert_eq!(damage(&place).len(), 1);
-    let aside = aside(&place, &images, &layers);
+    let aside = moved(&place, &images, &layers);
     drop(place.commit(&one, &["one"]).unwrap());
     drop(aside);
     assert_eq!(damage(&place), [""; 0]);
