@@ -162,8 +162,8 @@ pub const KEYS: &[Key] = &[
          version of that repository; docker.io/library/ubuntu:24.*, these tags; ghcr.io/acme/*, in \
          which * is any text between slashes; *.example.org/**, any subdomain and any repository; \
          ghcr.io/acme/dev@sha256:DIGEST or sha256:DIGEST, this content alone. An image from a file \
-         has no origin, so only patterns with a digest allow it. An empty list allows nothing. \
-         Default: everything.",
+         has no origin, so only patterns with a digest allow it. An empty list allows nothing; \
+         without the key, everything is allowed.",
     ),
     key(
         "images.max_size",
