@@ -14,6 +14,7 @@ use podspawn_runtime::pod::{
     Attached, Mode, PodName, PodPaths, RunDir, attach, attach_or_launch, is_behind_module,
 };
 use podspawn_runtime::session::{self, Action, Ending, Session};
+use podspawn_runtime::sockets::Forwarded;
 use podspawn_runtime::supervisor::{Login, PodImage, PodSpec, Terms, UserChoice};
 
 use crate::cli::{Place, namespace, pull};
@@ -49,6 +50,8 @@ pub struct Wanted {
     pub env: Vec<(OsString, OsString)>,
     /// Whether the caller's terminal is to be the program's.
     pub terminal: bool,
+    /// What the ssh connection brings along.
+    pub forwarded: Forwarded,
 }
 
 /// Runs the session.
@@ -93,6 +96,8 @@ fn run_in(
         terminal: wanted.terminal,
         shells,
         terminfo,
+        forwarded: wanted.forwarded,
+        login: rustix::process::getuid().as_raw(),
     };
     Ok(match session::run(attached, &session)? {
         Ending::Exited(status) => Exit::Status(status),

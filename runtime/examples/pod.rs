@@ -60,6 +60,8 @@ fn main() {
         }
     };
     let session = Session {
+        forwarded: podspawn_runtime::sockets::Forwarded::default(),
+        login: rustix::process::getuid().as_raw(),
         action,
         env: session::pass_through(std::env::vars_os()),
         terminal: rustix::termios::isatty(rustix::stdio::stdin()),

@@ -20,5 +20,6 @@ pub mod pod;
 pub mod process;
 pub mod rootfs;
 pub mod session;
+pub mod sockets;
 pub mod supervisor;
 mod sys;

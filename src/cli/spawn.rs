@@ -15,6 +15,9 @@ use std::path::Path;
 
 use podspawn_runtime::pod::PodName;
 use podspawn_runtime::session::{self, Action};
+use podspawn_runtime::sockets::Forwarded;
+use podspawn_runtime::sockets::agent::{Agent, AgentError};
+use podspawn_runtime::sockets::display::{Display, authority_file};
 
 use crate::cli::Place;
 use crate::exit::{Exit, Failure};
@@ -56,7 +59,23 @@ pub(super) fn wanted(pod: PodName) -> Wanted {
         action: action(std::env::var_os("SSH_ORIGINAL_COMMAND")),
         env: session::pass_through(std::env::vars_os()),
         terminal: std::io::stdin().is_terminal(),
+        forwarded: forwarded(),
     }
+}
+
+/// What sshd offers for this connection: `ssh -A` and `ssh -X`.
+fn forwarded() -> Forwarded {
+    let uid = rustix::process::getuid().as_raw();
+    let agent = std::env::var_os("SSH_AUTH_SOCK").map(|path| match path.into_string() {
+        Ok(path) => Agent::look(&path, uid),
+        Err(path) => Err(AgentError::Path(path.to_string_lossy().into_owned())),
+    });
+    let display = std::env::var_os("DISPLAY").map(|display| {
+        let home = std::env::var_os("HOME").unwrap_or_default();
+        let file = authority_file(std::env::var_os("XAUTHORITY").as_deref(), Path::new(&home));
+        Display::find(&display, &file)
+    });
+    Forwarded { agent, display }
 }
 
 pub(super) fn pod_name(project: Option<String>) -> Result<PodName, Failure> {

@@ -44,6 +44,15 @@ pub enum Request {
         #[serde(default)]
         now: bool,
     },
+    /// Show the ssh agent at `path` of the host inside, until this connection
+    /// closes. The descriptor is that socket as the session saw it. Answered with
+    /// [`Reply::Agent`] or [`Reply::Failed`].
+    Agent {
+        /// Its absolute path.
+        path: String,
+        /// The session's process id, for the name.
+        pid: u32,
+    },
 }
 
 /// From the supervisor to a session.
@@ -52,7 +61,12 @@ pub enum Request {
 pub enum Reply {
     /// Come in: the descriptor is a pidfd of the container's init.
     Attached(Box<PodInfo>),
-    /// No pod can be had.
+    /// The agent is there now.
+    Agent {
+        /// Its name in [`crate::sockets::agent::DIR`].
+        name: String,
+    },
+    /// What was asked for cannot be had.
     Failed {
         /// One line: what failed, on what, what to do.
         why: String,
@@ -83,6 +97,15 @@ pub struct PodInfo {
     pub working_dir: String,
     /// Whether groups can be set (not with a single-id map).
     pub has_groups: bool,
+    /// Whether the container has a root.
+    #[serde(default)]
+    pub has_root: bool,
+    /// The pod's network namespace, by its inode number.
+    #[serde(default)]
+    pub network: u64,
+    /// Whether [`Request::Agent`] is understood.
+    #[serde(default)]
+    pub agents: bool,
 }
 
 /// The user of a session, inside.

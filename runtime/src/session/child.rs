@@ -18,7 +18,7 @@ use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, se
 use super::environment::Environment;
 use super::shell::{self, Program};
 use super::terminal::Pty;
-use super::{Action, Session};
+use super::{Action, Brought, Session, locale};
 use crate::pod::PodInfo;
 use crate::sys;
 
@@ -41,11 +41,11 @@ const BOUNDING: [Capability; 6] = [
 ];
 
 /// Becomes the session's program.
-pub fn become_program(info: &PodInfo, session: &Session, pty: Option<Pty>) -> ! {
+pub fn become_program(info: &PodInfo, session: &Session, brought: &Brought, pty: Option<Pty>) -> ! {
     let status = match prepare(info, pty.as_ref()) {
         Ok(()) => {
             let tty = pty.as_ref().map(|pty| pty.name.clone());
-            execute(info, session, tty.as_deref())
+            execute(info, session, brought, tty.as_deref())
         }
         Err((what, e)) => {
             say(&format!("cannot {what}: {e}"));
@@ -55,7 +55,7 @@ pub fn become_program(info: &PodInfo, session: &Session, pty: Option<Pty>) -> ! 
     sys::exit(status)
 }
 
-type Step = Result<(), (&'static str, io::Error)>;
+pub type Step = Result<(), (&'static str, io::Error)>;
 
 fn prepare(info: &PodInfo, pty: Option<&Pty>) -> Step {
     let step = |what: &'static str| move |e: rustix::io::Errno| (what, io::Error::from(e));
@@ -76,7 +76,7 @@ fn prepare(info: &PodInfo, pty: Option<&Pty>) -> Step {
 }
 
 /// Becomes the session user, for good.
-fn drop_ids(info: &PodInfo) -> Step {
+pub fn drop_ids(info: &PodInfo) -> Step {
     let step = |what: &'static str| move |e: rustix::io::Errno| (what, io::Error::from(e));
     let cap = |what: &'static str| move |e: caps::errors::CapsError| (what, io::Error::other(e));
     let (uid, gid) = (Uid::from_raw(info.user.uid), Gid::from_raw(info.user.gid));
@@ -115,9 +115,16 @@ fn drop_ids(info: &PodInfo) -> Step {
         .map_err(step("stay out of reach"))
 }
 
-fn execute(info: &PodInfo, session: &Session, tty: Option<&Path>) -> i32 {
+fn execute(info: &PodInfo, session: &Session, brought: &Brought, tty: Option<&Path>) -> i32 {
     sys::close_from(3);
     let mut env = Environment::new(info, &session.env, tty, session.terminfo);
+    locale::fall_back(
+        &mut env,
+        session.env.iter().map(|(name, _)| name.as_os_str()),
+    );
+    for (name, value) in &brought.variables {
+        env.set(name, value);
+    }
     let mut refused: Option<(Program, io::Error)> = None;
     let user_shell = info.user.shell.clone().unwrap_or_else(|| "/bin/sh".into());
     env.set("SHELL", user_shell);
@@ -186,7 +193,7 @@ fn missing_rsync(session: &Session, env: &Environment, image: &str) -> Option<i3
 }
 
 /// One line for the client. Names from images are not trusted with its terminal.
-fn say(text: &str) {
+pub fn say(text: &str) {
     let line: String = text
         .chars()
         .map(|c| if c.is_control() { '?' } else { c })

@@ -154,6 +154,9 @@ mod tests {
             },
             working_dir: "/".into(),
             has_groups: true,
+            has_root: true,
+            network: 0,
+            agents: true,
         }
     }
 

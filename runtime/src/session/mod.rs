@@ -12,11 +12,14 @@
 //! must not be reachable from inside (CVE-2019-5736): it is not dumpable, which
 //! closes its `/proc` entries to everybody in the container.
 
+mod agent;
 mod child;
 mod environment;
+mod locale;
 mod shell;
 mod terminal;
 mod wait;
+mod x11;
 
 use std::ffi::OsString;
 use std::io;
@@ -28,7 +31,9 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 pub use environment::pass_through;
 
+use crate::error::chain;
 use crate::pod::{Attached, Request};
+use crate::sockets::Forwarded;
 use crate::sys::{self, Forked};
 
 /// What the client asked for.
@@ -43,7 +48,7 @@ pub enum Action {
 }
 
 /// One session.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Session {
     /// What to run.
     pub action: Action,
@@ -55,6 +60,10 @@ pub struct Session {
     pub shells: Vec<PathBuf>,
     /// How many terminfo directories of the host the pod shows.
     pub terminfo: usize,
+    /// What the ssh connection brings along.
+    pub forwarded: Forwarded,
+    /// The user's id on the host.
+    pub login: u32,
 }
 
 /// How a session's program ended.
@@ -134,6 +143,7 @@ pub fn run(attached: &Attached, session: &Session) -> Result<Ending, SessionErro
         source,
     };
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| enter(e.into()))?;
+    let brought = bring(attached, session);
     let spaces = ThreadNameSpaceType::USER
         | ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::PROCESS_ID
@@ -153,12 +163,14 @@ pub fn run(attached: &Attached, session: &Session) -> Result<Ending, SessionErro
     };
     entered.map_err(|e| enter(e.into()))?;
 
+    // The display was made ready meanwhile.
+    let brought = brought.arrive();
     let pty = match session.terminal {
         true => Some(terminal::Pty::open(info.user.uid).map_err(SessionError::Terminal)?),
         false => None,
     };
     match sys::fork()? {
-        Forked::Child => child::become_program(info, session, pty),
+        Forked::Child => child::become_program(info, session, &brought, pty),
         Forked::Parent(pid) => {
             let child = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?;
             // Should this process be killed, the supervisor hangs up for it.
@@ -172,4 +184,60 @@ pub fn run(attached: &Attached, session: &Session) -> Result<Ending, SessionErro
             Ok(ending)
         }
     }
+}
+
+/// What of the ssh connection reaches the program.
+struct Brought {
+    keeper: Option<x11::Keeper>,
+    variables: Vec<(&'static str, OsString)>,
+}
+
+/// Brings along what the session was forwarded. What cannot be had is one line on
+/// stderr, for the client asked for it, and the session goes on without.
+fn bring(attached: &Attached, session: &Session) -> Brought {
+    let mut brought = Brought {
+        keeper: None,
+        variables: Vec::new(),
+    };
+    if let Some(found) = &session.forwarded.agent {
+        let shown = match found {
+            Ok(agent) if attached.info.agents => agent::show(agent, &attached.connection),
+            Ok(_) => Err("this pod was started by an older podspawn".to_owned()),
+            Err(e) => Err(chain(e)),
+        };
+        match shown {
+            Ok(path) => brought.variables.push(("SSH_AUTH_SOCK", path.into())),
+            Err(why) => child::say(&format!("no ssh agent in this session: {why}")),
+        }
+    }
+    if let Some(found) = &session.forwarded.display {
+        let started = match found {
+            Ok(display) => x11::start(display, attached, session.login).map_err(|e| chain(&e)),
+            Err(e) => Err(chain(e)),
+        };
+        match started {
+            Ok(keeper) => brought.keeper = Some(keeper),
+            Err(why) => no_display(&why),
+        }
+    }
+    brought
+}
+
+impl Brought {
+    /// Waits for what was still on its way.
+    fn arrive(mut self) -> Self {
+        match self.keeper.as_ref().map(x11::Keeper::ready) {
+            Some(Ok(inside)) => self.variables.extend([
+                ("DISPLAY", inside.display.into()),
+                ("XAUTHORITY", inside.authority.into()),
+            ]),
+            Some(Err(why)) => no_display(&why),
+            None => {}
+        }
+        self
+    }
+}
+
+fn no_display(why: &str) {
+    child::say(&format!("no X11 display in this session: {why}"));
 }

@@ -138,6 +138,9 @@ mod tests {
             },
             working_dir: "/".into(),
             has_groups: true,
+            has_root: true,
+            network: 0,
+            agents: true,
         }
     }
 

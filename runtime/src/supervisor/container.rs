@@ -19,8 +19,9 @@ use oci_spec::runtime::{
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::PodSpec;
+use super::{PodSpec, agents};
 use crate::guest;
+use crate::sockets::agent;
 
 /// Why the container did not start.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +64,7 @@ pub fn start(
     for dir in [&bundle, &state] {
         std::fs::create_dir(dir)?;
     }
-    runtime_spec(spec, rootfs)?.save(bundle.join("config.json"))?;
+    runtime_spec(spec, scratch, rootfs)?.save(bundle.join("config.json"))?;
 
     let failed = |e: &dyn std::error::Error| ContainerError::Create(crate::error::chain(e));
     // Closed by the exec of the guest: until then the process still is
@@ -106,7 +107,7 @@ fn mount(to: &str, typ: &str, from: &str, options: Vec<String>) -> Result<Mount,
 
 /// The mounts of the container: what the runtime specification asks of a Linux
 /// container, and the guest's directory.
-fn mounts(spec: &PodSpec) -> Result<Vec<Mount>, OciSpecError> {
+fn mounts(spec: &PodSpec, scratch: &Path) -> Result<Vec<Mount>, OciSpecError> {
     let mut devpts = strings([
         "nosuid",
         "noexec",
@@ -163,6 +164,12 @@ fn mounts(spec: &PodSpec) -> Result<Vec<Mount>, OciSpecError> {
         )?,
         bind(&spec.guest, guest::PATH, &["nodev", "nosuid"])?,
     ];
+    // What the supervisor mounts there later appears here too.
+    mounts.push(bind(
+        &scratch.join(agents::NAME),
+        agent::DIR,
+        &["nodev", "nosuid", "noexec", "rslave"],
+    )?);
     for (n, dir) in spec.terminfo.iter().enumerate() {
         mounts.push(bind(
             dir,
@@ -190,7 +197,7 @@ fn bind(from: &Path, to: &str, options: &[&str]) -> Result<Mount, OciSpecError> 
         .build()
 }
 
-fn runtime_spec(spec: &PodSpec, rootfs: &Path) -> Result<Spec, OciSpecError> {
+fn runtime_spec(spec: &PodSpec, scratch: &Path, rootfs: &Path) -> Result<Spec, OciSpecError> {
     let none = Capabilities::default;
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(none())
@@ -257,7 +264,7 @@ fn runtime_spec(spec: &PodSpec, rootfs: &Path) -> Result<Spec, OciSpecError> {
                 .build()?,
         )
         .process(process)
-        .mounts(mounts(spec)?)
+        .mounts(mounts(spec, scratch)?)
         .linux(linux)
         .build()
 }

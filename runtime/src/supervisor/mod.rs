@@ -15,6 +15,7 @@
 //!    │◀── Attached + pidfd ─│ attend: control socket, children, timer
 //! ```
 
+mod agents;
 mod attend;
 mod container;
 mod helper;

@@ -4,17 +4,19 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
 
+use super::agents::Agents;
 use super::container::{self, ContainerError, DevContainer};
 use super::helper::Helper;
 use super::mounts::{self, MountError, Overlay};
 use super::provision::{self, ProvisionError};
-use super::{PodSpec, storage};
+use super::{PodSpec, agents, storage};
 use crate::pod::{Lock, LockMode, PathsError, PodInfo, SessionUser};
 use crate::sys;
 
@@ -41,6 +43,9 @@ pub enum SetupError {
     /// The image's files could not be adapted to the user.
     #[error(transparent)]
     Provision(#[from] ProvisionError),
+    /// There is no place for the agents of sessions.
+    #[error("cannot make a place for the sockets of ssh agents")]
+    Agents(#[source] io::Error),
     /// The network namespace could not be set up.
     #[error("cannot bring up the pod's loopback device")]
     Loopback(#[source] io::Error),
@@ -64,6 +69,8 @@ pub struct Pod {
     pub storage: Lock,
     /// What else has to be looked after.
     pub helpers: Vec<Box<dyn Helper>>,
+    /// The agents of its sessions.
+    pub agents: Agents,
 }
 
 /// Brings the pod up.
@@ -96,6 +103,8 @@ pub fn set_up(spec: &PodSpec, run: &OwnedFd) -> Result<Pod, SetupError> {
 
     let user = provision::provision(&rootfs, spec)?;
     sys::bring_up_loopback().map_err(SetupError::Loopback)?;
+    let agents = Agents::prepare(scratch.join(agents::NAME), spec.login.uid, &user)
+        .map_err(SetupError::Agents)?;
     let dev = container::start(spec, &scratch, &rootfs)?;
     let listener = listen_in(run).map_err(SetupError::Control)?;
     Ok(Pod {
@@ -104,6 +113,7 @@ pub fn set_up(spec: &PodSpec, run: &OwnedFd) -> Result<Pod, SetupError> {
         info: info(spec, user),
         storage,
         helpers: Vec::new(),
+        agents,
     })
 }
 
@@ -119,6 +129,9 @@ fn info(spec: &PodSpec, user: SessionUser) -> PodInfo {
             .filter(|dir| dir.starts_with('/'))
             .unwrap_or_else(|| "/".into()),
         has_groups: !spec.map.is_single(),
+        has_root: spec.map.has_uid(0),
+        network: std::fs::metadata("/proc/self/ns/net").map_or(0, |m| m.ino()),
+        agents: true,
     }
 }
 

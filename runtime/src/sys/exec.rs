@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString, c_char};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Runs `path` in place of this process; returns only on failure.
 #[must_use]
@@ -57,6 +57,33 @@ pub fn take_inherited(fd: RawFd) -> io::Result<OwnedFd> {
     unsafe { libc::close(fd) };
     // SAFETY: a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(new) })
+}
+
+/// Closes every descriptor but the standard streams and `kept`.
+///
+/// The caller uses no other descriptor that it owns any more, nor drops it.
+pub fn close_all_but(kept: &[BorrowedFd<'_>]) {
+    let mut kept: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).collect();
+    kept.sort_unstable();
+    let mut first: RawFd = 3;
+    for fd in kept {
+        if fd > first {
+            close_between(first, fd - 1);
+        }
+        first = first.max(fd + 1);
+    }
+    close_from(first);
+}
+
+fn close_between(first: RawFd, last: RawFd) {
+    // SAFETY: as in `close_from`.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    if done != 0 {
+        for fd in first..=last {
+            // SAFETY: as in `close_from`.
+            unsafe { libc::close(fd) };
+        }
+    }
 }
 
 /// Ends this process at once: a forked copy must not run what its parent

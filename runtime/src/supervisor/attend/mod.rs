@@ -20,6 +20,7 @@ use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 
 pub use life::Terms;
 
+use super::agents::Agents;
 use super::helper::{Claim, Helper};
 use super::log::Log;
 use super::setup::Pod;
@@ -52,12 +53,14 @@ pub fn attend(pod: Pod, spec: &PodSpec, run: OwnedFd, first: Connection, log: &m
         info,
         storage,
         mut helpers,
+        agents,
     } = pod;
     helpers.insert(0, Box::new(Init(dev.pid)));
     let state = State {
         spec,
         info,
         init: dev.pidfd,
+        agents,
         life: Life::new(spec.terms, Instant::now()),
         created: seconds_since_epoch(),
         log,
@@ -133,6 +136,7 @@ struct State<'a> {
     info: PodInfo,
     /// The dev container's init, as sessions get it.
     init: OwnedFd,
+    agents: Agents,
     life: Life,
     /// In seconds since the epoch.
     created: u64,

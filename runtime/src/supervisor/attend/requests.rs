@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::State;
 use super::life::Reason;
 use super::session::Peer;
+use crate::error::chain;
 use crate::pod::{PROTOCOL, PodState, PodStatus, Reply, Request};
 
 /// Does what `request` asks for. `fds` came with it.
@@ -29,6 +30,10 @@ pub fn answer(
             peer.child = None;
             true
         }
+        Request::Agent { path, pid } => {
+            let reply = agent(peer, &path, pid, fds.pop(), state);
+            tell(peer, &reply)
+        }
         Request::Status => tell(peer, &Reply::Status(Box::new(status(state)))),
         Request::Stop { now } => {
             peer.awaits_end = true;
@@ -46,6 +51,29 @@ pub fn admit(peer: &mut Peer, state: &mut State<'_>) -> bool {
     }
     let reply = Reply::Attached(Box::new(state.info.clone()));
     peer.connection.send(&reply, &[state.init.as_fd()]).is_ok()
+}
+
+/// Shows an agent inside, as long as the connection lasts.
+fn agent(
+    peer: &mut Peer,
+    path: &str,
+    pid: u32,
+    seen: Option<OwnedFd>,
+    state: &mut State<'_>,
+) -> Reply {
+    let shown = match seen {
+        Some(seen) => state.agents.show(path, pid, &seen).map_err(|e| chain(&e)),
+        None => Err("the session sent no socket".into()),
+    };
+    match shown {
+        Ok(name) => {
+            if let Some(earlier) = peer.agent.replace(name.clone()) {
+                state.agents.hide(&earlier);
+            }
+            Reply::Agent { name }
+        }
+        Err(why) => Reply::Failed { why },
+    }
 }
 
 fn refuse(peer: &Peer, protocol: u32) -> bool {

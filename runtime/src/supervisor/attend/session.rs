@@ -22,6 +22,8 @@ pub struct Peer {
     pub attached: bool,
     /// What it runs, until it says that this has ended.
     pub child: Option<OwnedFd>,
+    /// The socket of its agent.
+    pub agent: Option<String>,
     /// It asked for the pod's end and waits for it.
     pub awaits_end: bool,
 }
@@ -32,6 +34,7 @@ impl Peer {
             connection,
             attached: false,
             child: None,
+            agent: None,
             awaits_end: false,
         }
     }
@@ -51,6 +54,9 @@ impl Peer {
         if let Some(pid) = self.child.as_ref().and_then(pid_of) {
             let _ = kill_process_group(pid, Signal::HUP);
             let _ = kill_process_group(pid, Signal::CONT);
+        }
+        if let Some(agent) = &self.agent {
+            state.agents.hide(agent);
         }
         if self.attached {
             state.life.left(Instant::now());
