@@ -13,7 +13,8 @@ packages_for() {
         # A registry, tools that read images independently, and the clients that users have.
         test)
             echo docker-registry skopeo umoci podman acl attr libcap2-bin procps iproute2 shellcheck \
-                tmux sshfs lftp rsync git curl python3-paramiko python3-asyncssh ansible-core ncurses-term xauth
+                tmux sshfs lftp rsync git curl python3-paramiko python3-asyncssh ansible-core ncurses-term \
+                xvfb xauth x11-apps x11-utils
             ;;
     esac
 }

@@ -3,7 +3,9 @@
 //! `scripts/test` prepares all of that and runs this program as an ordinary user; on its own
 //! it says so and does nothing. Each module is one topic, each function one test.
 
+mod agent;
 mod closed;
+mod environment;
 mod forward;
 mod gateway;
 mod identity;
@@ -17,6 +19,7 @@ mod support;
 mod transfer;
 mod tty;
 mod upkeep;
+mod x11;
 
 use libtest_mimic::{Arguments, Trial};
 use support::{host, setup};
@@ -48,6 +51,9 @@ fn main() {
                 "skipped: tty: an sshd that is not root gets no terminals on this machine",
             );
         }
+        add("environment", environment::all());
+        add("agent", agent::all());
+        add("x11", x11::all());
         add("images", images::all());
         add("registries", registries::all());
         add("upkeep", upkeep::all());

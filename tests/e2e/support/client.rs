@@ -118,8 +118,13 @@ impl<'h> Ssh<'h> {
     /// The command, not yet started.
     pub fn command(&self) -> Command {
         let mut command = Command::new("ssh");
+        // A client with an agent of its own may use it.
+        let agent = self.environment.iter().any(|(n, _)| n == "SSH_AUTH_SOCK");
+        let mut options = options(self.host);
+        options.retain(|o| !(agent && o == "IdentityAgent=none"));
+        options.dedup_by(|later, earlier| later == "-o" && earlier == "-o");
         command
-            .args(options(self.host))
+            .args(options)
             .args(["-p", &self.host.port.to_string()]);
         command.args(&self.options).arg(target(self.host));
         if let Some(text) = &self.command {

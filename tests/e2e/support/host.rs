@@ -125,6 +125,11 @@ impl Host {
         }
     }
 
+    /// Like `with_image`, with changes to sshd's configuration.
+    pub fn with_sshd(image: &str, changes: &[(&str, &str)]) -> Self {
+        Self::restarted(Self::with_image(image), changes)
+    }
+
     /// Starts the sshd anew with another configuration.
     fn restarted(host: Self, changes: &[(&str, &str)]) -> Self {
         let path = host.dir.join("sshd_config");
