@@ -10,6 +10,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import time
 
 import common
 from hosts import STAGE, Sshd, end_pods
@@ -43,6 +44,26 @@ def podman_peers():
     }, None
 
 
+def agent_cost(report, spawn):
+    """What a forwarded agent adds to a session in a pod that runs."""
+    socket = HOME / "agent"
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL)
+    try:
+        while not socket.exists():
+            time.sleep(0.01)
+        env = {**os.environ, "SSH_ORIGINAL_COMMAND": "true"}
+        forwarded = {**env, "SSH_AUTH_SOCK": str(socket)}
+        times = common.interleaved(
+            {"with": lambda: common.run(spawn, env=forwarded), "without": lambda: common.run(spawn, env=env)},
+            ROUNDS * 2, warm_up=3,
+        )
+        cost = common.paired(times["with"], times["without"], lambda a, b: (a - b) * 1000)
+        report.add("what an agent adds to a warm session", cost, "ms", "< 1", "podspawn without -A")
+    finally:
+        agent.terminate()
+        agent.wait()
+
+
 def main():
     (HOME / "run").mkdir(parents=True, mode=0o700)
     (OUT / "config.yaml").write_text(f"defaults: {{image: {IMAGE}}}\nsession: {{grace_period: 600s}}\n")
@@ -61,6 +82,8 @@ def main():
         report.add("warm ssh host true, podspawn", common.median(milli["ours"]), "ms", spread=milli["ours"])
         warm = common.paired(milli["ours"], milli["plain"], lambda a, b: a - b)
         report.add("warm overhead", warm, "ms", "<= 3", "plain sshd")
+
+        agent_cost(report, [*podspawn.split(), "spawn"])
 
         def cold():
             end_pods()
