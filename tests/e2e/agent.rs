@@ -29,7 +29,7 @@ tests![
     without_forwarding_there_is_none,
 ];
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// An ssh-agent with one key.
 struct Agent {

@@ -28,7 +28,7 @@ tests![
     other_displays_of_the_image_stay,
 ];
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn host(image: &str) -> Host {
     Host::with_sshd(image, &[("X11Forwarding no", "X11Forwarding yes")])

@@ -340,8 +340,9 @@ impl Host {
     /// The `podspawn spawn` of each session.
     pub fn sessions(&self) -> Vec<Process> {
         let mut found = process::descendants(self.sshd());
+        // The user's name may say podspawn too, and so their sshd.
         found.retain(|process| {
-            process.command.contains("podspawn") && process.command.contains("spawn")
+            process.command.ends_with(" spawn") && !process.command.starts_with("sshd")
         });
         found
     }
