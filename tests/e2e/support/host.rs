@@ -340,9 +340,12 @@ impl Host {
     /// The `podspawn spawn` of each session.
     pub fn sessions(&self) -> Vec<Process> {
         let mut found = process::descendants(self.sshd());
-        // The user's name may say podspawn too, and so their sshd.
+        // The user's name may say podspawn too, and so their sshd; the first session has
+        // the supervisor below it.
         found.retain(|process| {
-            process.command.ends_with(" spawn") && !process.command.starts_with("sshd")
+            process.command.ends_with(" spawn")
+                && !process.command.starts_with("sshd")
+                && process.name != "podspawn-pod"
         });
         found
     }
