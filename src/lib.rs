@@ -7,6 +7,7 @@
 pub mod account;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod exit;
 pub mod guest;
 pub mod login_shell;

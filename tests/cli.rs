@@ -79,7 +79,8 @@ fn the_help_names_the_verbs_that_there_are() {
             "add-user",
             "remove-user",
             "list-users",
-            "auth-keys"
+            "auth-keys",
+            "doctor"
         ]
     );
     assert!(text.is_ascii(), "no colours, no surprises");

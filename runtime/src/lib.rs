@@ -17,6 +17,7 @@ pub mod gateway;
 pub mod guest;
 pub mod idmap;
 pub mod pod;
+pub mod probe;
 pub mod process;
 pub mod rootfs;
 pub mod session;

@@ -9,6 +9,9 @@ packages_for() {
         # scripts/make-images says what needs which.
         images) echo busybox-static mmdebstrap zstd gcc libc6-dev python3 util-linux ;;
         bench) echo podman isal openssl e2fsprogs ;;
+        package) echo dpkg-dev lintian ;;
+        # A virtual machine for scripts/vm-test.
+        vm) echo qemu-system-x86 qemu-utils mmdebstrap e2fsprogs openssh-client ;;
         quickstart) echo curl ca-certificates python3 ;;
         # A registry, tools that read images independently, and the clients that users have.
         test)

@@ -5,6 +5,7 @@
 pub mod add_user;
 pub mod auth_keys;
 pub mod df;
+pub mod doctor;
 pub mod images;
 pub mod list_users;
 pub mod load;
@@ -131,6 +132,12 @@ enum Verb {
     /// Reads nothing but the files that add-user keeps. Whatever goes wrong, it
     /// prints nothing and succeeds, so that sshd goes on to other keys.
     AuthKeys(auth_keys::Args),
+    /// Look whether this host can do what podspawn promises
+    ///
+    /// For each precondition what was found, what it costs and what to do. As root,
+    /// of the host and of every container user; else of what a user can see. Exit
+    /// status 1 if something promised does not hold.
+    Doctor(doctor::Args),
     /// See that the user's pod is up (for the session module of sshd)
     #[command(hide = true)]
     SessionHelper,
@@ -173,6 +180,7 @@ pub fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::AddUser(args) => add_user::run(args, config),
         Verb::RemoveUser(args) => remove_user::run(args, config),
         Verb::ListUsers(args) => list_users::run(args),
+        Verb::Doctor(args) => doctor::run(args, config),
         Verb::AuthKeys(args) => Ok(auth_keys::run(args, config)),
         Verb::SessionHelper => session_helper::run(config),
         Verb::Sshd(args) => sshd::run(args, config),

@@ -53,6 +53,8 @@ impl Block {
                 ("X11UseLocalhost", "yes"),
                 ("PermitOpen", "any"),
                 ("PermitListen", "any"),
+                // Where a listener is reached from is the pod's affair.
+                ("GatewayPorts", "clientspecified"),
             ]
         } else {
             &[
@@ -61,11 +63,11 @@ impl Block {
                 ("X11Forwarding", "no"),
                 ("PermitOpen", "none"),
                 ("PermitListen", "none"),
+                ("GatewayPorts", "no"),
             ]
         };
         let closed = [
             ("PermitTunnel", "no"),
-            ("GatewayPorts", "no"),
             ("PermitUserRC", "no"),
         ];
         settings.extend(
@@ -215,8 +217,8 @@ mod tests {
                  X11Forwarding no\n    \
                  PermitOpen none\n    \
                  PermitListen none\n    \
-                 PermitTunnel no\n    \
                  GatewayPorts no\n    \
+                 PermitTunnel no\n    \
                  PermitUserRC no\n"
         );
     }

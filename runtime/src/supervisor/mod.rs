@@ -29,5 +29,6 @@ mod storage;
 
 pub use attend::Terms;
 pub use launch::{LaunchError, launch};
+pub use mounts::{MountError, Overlay};
 pub use provision::SFTP_SERVERS;
 pub use spec::{Login, PodImage, PodSpec, UserChoice};
