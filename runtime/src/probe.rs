@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
 use crate::supervisor::Overlay;
 use crate::sys;
@@ -55,7 +55,11 @@ pub fn overlay(dir: &Path) -> Result<(), ProbeError> {
         work: &work,
     };
     overlay.mount(&merged, &scratch)?;
-    fs::remove_file(merged.join("file")).map_err(step("remove a file of a lower layer"))?;
+    let removed = fs::remove_file(merged.join("file"));
+    // Else the caller could not remove the directory.
+    let unmounted = unmount(&merged, UnmountFlags::DETACH);
+    removed.map_err(step("remove a file of a lower layer"))?;
+    unmounted.map_err(|e| ProbeError::Step("unmount the overlay", e.into()))?;
     let whiteout = fs::symlink_metadata(upper.join("file")).map_err(step("find the whiteout"))?;
     if whiteout.file_type().is_char_device() && whiteout.rdev() == 0 {
         Ok(())

@@ -66,10 +66,7 @@ impl Block {
                 ("GatewayPorts", "no"),
             ]
         };
-        let closed = [
-            ("PermitTunnel", "no"),
-            ("PermitUserRC", "no"),
-        ];
+        let closed = [("PermitTunnel", "no"), ("PermitUserRC", "no")];
         settings.extend(
             rest.iter()
                 .chain(&closed)

@@ -1,0 +1,104 @@
+# shellcheck shell=bash
+# A throw-away virtual machine: its disk, starting it, reaching it over ssh.
+#
+# Its directory holds disk.raw (the distribution, made once), run.qcow2 (what this run wrote),
+# kernel, initrd, admin and user keys, and console.
+
+vm_packages=linux-image-amd64,systemd-sysv,dbus,dbus-user-session,libpam-systemd,udev,kmod,apparmor
+vm_packages+=,openssh-server,openssh-sftp-server,uidmap,passt,nftables,iproute2,procps,libseccomp2,ca-certificates
+
+# make_disk DIR: the distribution, from its own packages; again only if this recipe has changed.
+make_disk() {
+    local dir=$1 root recipe suite
+    suite=bookworm
+    recipe="$suite $vm_packages $(sha256sum <"${BASH_SOURCE[0]}")"
+    [ "$(cat "$dir/recipe" 2>/dev/null)" != "$recipe" ] || return 0
+    rm -f "$dir/recipe" "$dir/disk.raw"
+    root=$(mktemp -d "$dir/root.XXXXXX")
+    say "making the disk of a machine"
+    nice mmdebstrap --quiet --mode=root --variant=minbase --components=main --include="$vm_packages" \
+        "$suite" "$root" >&2
+    local key
+    for key in admin user; do
+        [ -e "$dir/$key" ] || ssh-keygen -q -t ed25519 -N '' -C "$key" -f "$dir/$key"
+    done
+    install -d -m 700 "$root/root/.ssh"
+    install -m 600 "$dir/admin.pub" "$root/root/.ssh/authorized_keys"
+    echo podspawn-vm >"$root/etc/hostname"
+    echo '127.0.0.1 localhost podspawn-vm' >"$root/etc/hosts"
+    echo '/dev/vda / ext4 defaults 0 1' >"$root/etc/fstab"
+    # Fixed, as qemu's user network has it: nothing waits for an answer.
+    printf '[Match]\nType=ether\n[Network]\nAddress=10.0.2.15/24\nGateway=10.0.2.2\n' \
+        >"$root/etc/systemd/network/80-vm.network"
+    mkdir -p "$root/etc/systemd/system.conf.d"
+    # Emulated, on a busy machine: nothing is late.
+    printf '[Manager]\nDefaultTimeoutStartSec=900s\nDefaultDeviceTimeoutSec=900s\n' >"$root/etc/systemd/system.conf.d/vm.conf"
+    printf 'LoginGraceTime 900\n' >"$root/etc/ssh/sshd_config.d/10-vm.conf"
+    chroot "$root" systemctl enable --quiet systemd-networkd ssh
+    chroot "$root" systemctl mask --quiet systemd-networkd-wait-online.service apt-daily.timer apt-daily-upgrade.timer \
+        e2scrub_all.timer fstrim.timer
+    cp "$root"/boot/vmlinuz-* "$dir/kernel"
+    cp "$root"/boot/initrd.img-* "$dir/initrd"
+    mke2fs -q -t ext4 -d "$root" "$dir/disk.raw" 4G
+    rm -rf --one-file-system "$root"
+    printf '%s\n' "$recipe" >"$dir/recipe"
+}
+
+# start_vm DIR: boots it, and waits until root can log in.
+start_vm() {
+    vm_dir=$1
+    vm_port=$(free_port)
+    rm -f "$vm_dir/run.qcow2"
+    qemu-img create -q -f qcow2 -b disk.raw -F raw "$vm_dir/run.qcow2"
+    say "booting, with its console in $vm_dir/console and ssh on port $vm_port"
+    nice qemu-system-x86_64 -accel tcg -cpu max -m 2048 -smp 1 -display none -serial "file:$vm_dir/console" \
+        -netdev "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:$vm_port-:22" -device virtio-net-pci,netdev=net \
+        -drive "file=$vm_dir/run.qcow2,if=virtio,cache=unsafe" \
+        -kernel "$vm_dir/kernel" -initrd "$vm_dir/initrd" -append 'root=/dev/vda rw console=ttyS0 quiet' &
+    vm_pid=$!
+    wait_up
+}
+
+stop_vm() { stop_pid "$vm_pid"; }
+
+wait_up() {
+    wait_until 1800 as_root true || {
+        tail -n 20 "$vm_dir/console" >&2
+        die "the machine does not come up"
+    }
+}
+
+wait_down() { wait_until 900 vm_is_down; }
+
+# qemu accepts a connection for a machine that is down: what counts is that sshd greets.
+vm_is_down() { ! timeout 60 bash -c "exec 3<>/dev/tcp/127.0.0.1/$vm_port && read -r -t 30 <&3"; }
+
+vm_options() {
+    # Nobody else knows the port, and the machine has made its host keys itself.
+    printf '%s\n' -F none -o BatchMode=yes -o IdentitiesOnly=yes -o IdentityAgent=none -o LogLevel=ERROR \
+        -o UserKnownHostsFile=/dev/null -o StrictHostKeyChecking=no -o ConnectTimeout=120 -o ServerAliveInterval=60
+}
+
+as_root() {
+    local options
+    mapfile -t options < <(vm_options)
+    ssh "${options[@]}" -i "$vm_dir/admin" -p "$vm_port" root@127.0.0.1 "$@"
+}
+
+as_alice() {
+    local options
+    mapfile -t options < <(vm_options)
+    ssh "${options[@]}" -i "$vm_dir/user" -p "$vm_port" alice@127.0.0.1 "$@"
+}
+
+sftp_alice() {
+    local options
+    mapfile -t options < <(vm_options)
+    sftp -q -b - "${options[@]}" -i "$vm_dir/user" -P "$vm_port" alice@127.0.0.1
+}
+
+to_vm() { # to_vm FILE… DIR
+    local options
+    mapfile -t options < <(vm_options)
+    scp -q "${options[@]}" -i "$vm_dir/admin" -P "$vm_port" "${@:1:$#-1}" "root@127.0.0.1:${!#}"
+}
