@@ -124,16 +124,3 @@ pub fn unshare_user() -> io::Result<()> {
         _ => Err(io::Error::last_os_error()),
     }
 }
-
-/// Moves this process into a new mount namespace.
-///
-/// # Errors
-///
-/// `EPERM` without the privilege.
-pub fn unshare_mounts() -> io::Result<()> {
-    // SAFETY: no memory is shared anew; only what paths mean to this process changes.
-    match unsafe { libc::unshare(libc::CLONE_NEWNS) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
