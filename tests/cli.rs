@@ -80,7 +80,8 @@ fn the_help_names_the_verbs_that_there_are() {
             "remove-user",
             "list-users",
             "auth-keys",
-            "doctor"
+            "doctor",
+            "sshd"
         ]
     );
     assert!(text.is_ascii(), "no colours, no surprises");

@@ -20,7 +20,11 @@ fn every_shell_is_told_the_verbs() {
         let path = generate_to(shell, &mut command, "podspawn", &dir).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
-            assert!(text.contains(verb.get_name()), "{shell}: {}", verb.get_name());
+            assert!(
+                text.contains(verb.get_name()),
+                "{shell}: {}",
+                verb.get_name()
+            );
         }
     }
 }
