@@ -5,22 +5,29 @@
 //! and enters others; an image that is missing is pulled in a child process,
 //! which may have as many as it likes.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
+use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime};
 
 use podspawn_images::store::{Image, Store};
+use podspawn_runtime::metrics::{Counter, Latency, Metrics};
 use podspawn_runtime::pod::{
-    Attached, Mode, PodName, PodPaths, RunDir, attach, attach_or_launch, is_behind_module,
+    Attached, Came, FindError, Mode, PodName, PodPaths, RunDir, attach, attach_or_launch,
+    is_behind_module,
 };
+use podspawn_runtime::record::{Audit, AuditEvent, Records, Sink, Who};
 use podspawn_runtime::session::{self, Action, Ending, Session};
 use podspawn_runtime::sockets::Forwarded;
 use podspawn_runtime::supervisor::{Login, PodImage, PodSpec, Terms, UserChoice};
 
 use crate::cli::{Place, namespace, pull};
-use crate::config::{Config, PodUser};
+use crate::config::{Config, PodUser, UserPath};
 use crate::exit::{Exit, Failure};
 use crate::guest;
+use crate::output::text;
 
 /// Where shells are in images, after the configured one.
 const SHELLS: [&str; 8] = [
@@ -37,6 +44,9 @@ const SHELLS: [&str; 8] = [
 /// Where a host's terminfo may be.
 const TERMINFO: [&str; 3] = ["/etc/terminfo", "/lib/terminfo", "/usr/share/terminfo"];
 
+/// Of a user's own variables, those that mean the same inside.
+const LOCAL: [&str; 3] = ["COLORTERM", "LANG", "TERM"];
+
 /// What is to run, and where.
 #[derive(Debug)]
 pub struct Wanted {
@@ -44,6 +54,8 @@ pub struct Wanted {
     pub pod: PodName,
     /// Whether the pod is made if it is not there.
     pub create: bool,
+    /// The mode of a pod that is made, if it is not for the configuration to say.
+    pub mode: Option<Mode>,
     /// What runs in it.
     pub action: Action,
     /// Variables of the caller's that mean the same inside.
@@ -54,19 +66,59 @@ pub struct Wanted {
     pub forwarded: Forwarded,
 }
 
+/// A session of somebody on this host, in a pod that is there. It gets a
+/// terminal if they have one, and nothing of the host's environment but their
+/// language and terminal.
+#[must_use]
+pub fn here(pod: PodName, action: Action) -> Wanted {
+    let local = |name: &OsStr| {
+        let name = name.as_bytes();
+        name.starts_with(b"LC_") || LOCAL.iter().any(|n| n.as_bytes() == name)
+    };
+    Wanted {
+        pod,
+        create: false,
+        mode: None,
+        action,
+        env: std::env::vars_os().filter(|(n, _)| local(n)).collect(),
+        terminal: std::io::stdin().is_terminal() && std::io::stdout().is_terminal(),
+    }
+}
+
 /// Runs the session.
 ///
 /// # Errors
 ///
 /// One line, when no session could be had.
 pub fn run(place: &Place, wanted: Wanted) -> Result<Exit, Failure> {
-    let attached = enter(place, wanted.pod.clone(), wanted.create)?;
+    let begin = Instant::now();
+    let records = records(place);
+    let who = who(place, &wanted.pod);
+    // Closed again before a supervisor is made, which would inherit it.
+    let audit = Audit::open(&records.audit, who.clone());
+    let client = client(std::env::var("SSH_CONNECTION").ok().as_deref());
+    audit.write(AuditEvent::Connect {
+        client: client.as_deref(),
+        terminal: wanted.terminal,
+    });
+    audit.write(AuditEvent::Runs(&wanted.action));
+    drop(audit);
+
+    let attached = attached(place, &wanted);
+    // While the host's files are in sight.
+    let audit = Audit::open(&records.audit, who);
     let (shells, terminfo) = means(&place.config);
-    run_in(&attached, wanted, shells, terminfo.len())
+    let result = attached.and_then(|attached| run_in(&attached, wanted, shells, terminfo.len()));
+    audit.write(AuditEvent::Disconnect {
+        ending: result.as_ref().copied().map_err(Failure::line),
+        duration: begin.elapsed(),
+    });
+    result.map(exit_of)
 }
 
 /// Runs the session in a pod that is there, without a look at the configuration:
-/// inside of the pod's user namespace nobody can tell whose that is.
+/// inside of the pod's user namespace nobody can tell whose that is. Nor is it
+/// written down, where the files of the host are out of reach.
 ///
 /// # Errors
 ///
@@ -80,8 +132,8 @@ pub fn join(
     let run = RunDir::at(run, rustix::process::getuid().as_raw())?;
     // Joining needs no storage.
     let paths = PodPaths::new(&run, Path::new("/"), wanted.pod.clone());
-    let attached = attach(&paths)?.ok_or_else(|| cannot_start(&paths.name))?;
-    run_in(&attached, wanted, shells, terminfo)
+    let attached = attach(&paths)?.ok_or_else(|| Failure::new(cannot_start(&paths.name)))?;
+    run_in(&attached, wanted, shells, terminfo).map(exit_of)
 }
 
 fn run_in(
@@ -89,7 +141,7 @@ fn run_in(
     wanted: Wanted,
     shells: Vec<PathBuf>,
     terminfo: usize,
-) -> Result<Exit, Failure> {
+) -> Result<Ending, Failure> {
     let session = Session {
         action: wanted.action,
         env: wanted.env,
@@ -99,10 +151,14 @@ fn run_in(
         forwarded: wanted.forwarded,
         login: rustix::process::getuid().as_raw(),
     };
-    Ok(match session::run(attached, &session)? {
+    Ok(session::run(attached, &session)?)
+}
+
+fn exit_of(ending: Ending) -> Exit {
+    match ending {
         Ending::Exited(status) => Exit::Status(status),
         Ending::Signaled(signal) => Exit::Signal(signal),
-    })
+    }
 }
 
 /// Shells to try, best first, and the host's directories of terminfo.
@@ -111,35 +167,122 @@ pub fn means(config: &Config) -> (Vec<PathBuf>, Vec<PathBuf>) {
     (shells(config), terminfo())
 }
 
-fn cannot_start(pod: &PodName) -> Failure {
-    Failure::new(format!(
+fn cannot_start(pod: &PodName) -> String {
+    format!(
         "pod {pod} is not running, and this connection cannot start it; \
          close the connection (ssh -O exit) and log in again"
-    ))
+    )
 }
 
-/// Attaches to a pod, which is made if it is not there and `create` says so.
+/// The session's way into its pod.
+fn attached(place: &Place, wanted: &Wanted) -> Result<Attached, Failure> {
+    let attached = enter(place, wanted.pod.clone(), wanted.create, wanted.mode)?;
+    Metrics::open(&run_dir(place)?).count(Counter::Sessions);
+    Ok(attached)
+}
+
+fn run_dir(place: &Place) -> Result<RunDir, Failure> {
+    let xdg = place.directories.runtime.as_deref();
+    Ok(RunDir::of_user(xdg, place.account.uid)?)
+}
+
+/// Attaches to a pod, which is made if it is not there and `create` says so: in
+/// `mode`, if it is not for the configuration to say.
 ///
 /// # Errors
 ///
 /// One line, when there is no pod.
-pub fn enter(place: &Place, pod: PodName, create: bool) -> Result<Attached, Failure> {
-    let run = RunDir::of_user(place.directories.runtime.as_deref(), place.account.uid)?;
+pub fn enter(
+    place: &Place,
+    pod: PodName,
+    create: bool,
+    mode: Option<Mode>,
+) -> Result<Attached, Failure> {
+    let run = run_dir(place)?;
     let paths = PodPaths::new(&run, &place.root, pod);
-    let name = &paths.name;
+    let attached = attach_to(place, &paths, create, mode);
+    count(&Metrics::open(&run), &attached);
+    attached.map_err(|error| {
+        let failure = Failure::from(error);
+        let fields = [
+            ("PODSPAWN_USER", place.account.name.as_str()),
+            ("PODSPAWN_POD", paths.name.as_str()),
+        ];
+        let line = format!("no session: {}", text::escape(failure.line()));
+        let log = records(place).log.open();
+        log.event(SystemTime::now(), &line, &fields);
+        failure
+    })
+}
+
+fn attach_to(
+    place: &Place,
+    paths: &PodPaths,
+    create: bool,
+    mode: Option<Mode>,
+) -> Result<Attached, FindError> {
     if create && !is_behind_module() {
         let (shells, terminfo) = means(&place.config);
-        let create = || spec(place, &paths, &shells, &terminfo);
-        return Ok(attach_or_launch(&paths, || create().map_err(Line))?);
+        let create = || spec(place, mode, paths, &shells, &terminfo);
+        return attach_or_launch(paths, || create().map_err(Line));
     }
-    attach(&paths)?.ok_or_else(|| {
-        if create {
-            return cannot_start(name);
-        }
-        Failure::new(format!(
-            "pod {name} is not running; podspawn shell {name} starts it"
-        ))
+    let name = &paths.name;
+    attach(paths)?.ok_or_else(|| {
+        FindError::Refused(if create {
+            cannot_start(name)
+        } else {
+            format!("pod {name} is not running; podspawn shell {name} starts it")
+        })
     })
+}
+
+fn count(metrics: &Metrics, attached: &Result<Attached, FindError>) {
+    match attached {
+        Ok(attached) => {
+            let latency = match attached.came {
+                Came::Joined => Latency::Join,
+                Came::Created => Latency::Create,
+            };
+            metrics.observe(latency, attached.took);
+        }
+        Err(FindError::Spec(_)) => metrics.count(Counter::ImageFailures),
+        Err(FindError::Launch(_) | FindError::NotCreated(_)) => {
+            metrics.count(Counter::CreateFailures)
+        }
+        Err(_) => metrics.count(Counter::JoinFailures),
+    }
+}
+
+/// Where what happens is written down, for this user.
+#[must_use]
+pub fn records(place: &Place) -> Records {
+    let sink = |path: &Option<UserPath>| match path {
+        Some(path) => Sink::File(path.of(&place.account)),
+        None => Sink::Journal,
+    };
+    Records {
+        log: sink(&place.config.log),
+        audit: sink(&place.config.audit_log),
+    }
+}
+
+fn who(place: &Place, pod: &PodName) -> Who {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_millis();
+    Who {
+        user: place.account.name.clone(),
+        uid: place.account.uid,
+        pod: pod.to_string(),
+        session: Some(format!("{}-{now}", std::process::id())),
+    }
+}
+
+/// Address and port of the client in what sshd says of the connection.
+fn client(connection: Option<&str>) -> Option<String> {
+    let mut words = connection?.split(' ');
+    let address: IpAddr = words.next()?.split('%').next()?.parse().ok()?;
+    let port: u16 = words.next()?.parse().ok()?;
+    Some(format!("{address} {port}"))
 }
 
 /// A failure as the cause of another.
@@ -172,6 +315,7 @@ fn terminfo() -> Vec<PathBuf> {
 /// What the pod is to be made of; pulls the image if it is not there.
 fn spec(
     place: &Place,
+    mode: Option<Mode>,
     paths: &PodPaths,
     shells: &[PathBuf],
     terminfo: &[PathBuf],
@@ -219,9 +363,10 @@ fn spec(
             PodUser::Image => UserChoice::Image,
             PodUser::Root => UserChoice::Root,
         },
+        records: records(place),
         shells: shells.to_vec(),
         terms: Terms {
-            mode: Mode::GracePeriod,
+            mode: mode.unwrap_or(Mode::GracePeriod),
             grace_period: config.grace_period,
             max_lifetime: None,
         },
@@ -240,4 +385,20 @@ fn stored(
         return Ok(None);
     };
     Ok(store.image(&config.image)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_is_what_sshd_says_and_nothing_else() {
+        let of = |text| client(Some(text));
+        assert_eq!(of("192.0.2.1 5000 10.0.0.1 22").unwrap(), "192.0.2.1 5000");
+        assert_eq!(of("fe80::1%eth0 1 ::1 22").unwrap(), "fe80::1 1");
+        for other in ["", "x 1", "192.0.2.1", "192.0.2.1 99999", "UNKNOWN 0"] {
+            assert_eq!(of(other), None, "{other}");
+        }
+        assert_eq!(client(None), None);
+    }
 }

@@ -44,6 +44,7 @@ fn main() {
             terminfo: vec!["/lib/terminfo".into()],
             login,
             user: UserChoice::Login,
+            records: podspawn_runtime::record::Records::default(),
             shells: shells.clone(),
             terms: Terms {
                 mode: Mode::GracePeriod,

@@ -17,8 +17,8 @@
 pub mod read;
 mod schema;
 mod set;
-mod storage_root;
 pub mod units;
+mod user_path;
 mod value;
 mod yaml;
 
@@ -33,7 +33,7 @@ use podspawn_images::reference::Reference;
 
 pub use read::{Locations, load, load_server};
 pub use schema::{KEYS, Key, PER_USER, Reach, Registries, Registry, SHORT, WithoutEffect};
-pub use storage_root::StorageRoot;
+pub use user_path::UserPath;
 
 use value::{Entry, Value};
 use yaml::{Document, Problem};
@@ -48,9 +48,13 @@ pub struct Config {
     /// `session.grace_period`: how long a pod outlives its last session.
     pub grace_period: Duration,
     /// `storage.root`, if it is not the user's data directory.
-    pub storage_root: Option<StorageRoot>,
+    pub storage_root: Option<UserPath>,
     /// `storage.system_cache`: blobs that all users of the host share, if any.
     pub system_cache: Option<PathBuf>,
+    /// `log.file`, if it is not the journal.
+    pub log: Option<UserPath>,
+    /// `log.audit_log`, if it is not the journal.
+    pub audit_log: Option<UserPath>,
     /// `registries`.
     pub registries: Registries,
     /// `images.allow`: which images may be used.
@@ -151,6 +155,8 @@ impl Default for Config {
             grace_period: Duration::from_secs(60),
             storage_root: None,
             system_cache: Some("/var/cache/podspawn".into()),
+            log: None,
+            audit_log: None,
             registries: Registries::default(),
             policy: Policy::default(),
             limits: Limits::default(),

@@ -217,12 +217,21 @@ pub const KEYS: &[Key] = &[
         "Directory of the public keys that add-user keeps, a file a user. \
          Default: /etc/podspawn/keys.",
     ),
-    later("log.file", Host, set::any_path, "Log file."),
-    later(
+    key(
+        "log.file",
+        Host,
+        set::log,
+        "File for what happens to pods, a line an event, in which {user} and {uid} stand for the \
+         user's. It is written to as the user, who must be able to, and made with mode 0600 if it \
+         is missing. Without it: the journal, where there is one.",
+    ),
+    key(
         "log.audit_log",
         Host,
-        set::any_path,
-        "Log file of what concerns security.",
+        set::audit_log,
+        "File for who did what: a JSON object a line for each connection, what it ran, how it \
+         ended, and for pods created and destroyed. As log.file; what users write, they can also \
+         change. Without it: the journal, where there is one.",
     ),
     later(
         "security.cap_drop",

@@ -8,7 +8,7 @@ use podspawn_images::reference::Reference;
 use super::schema::{KEYS, Reach};
 use super::value::Value;
 use super::yaml::Problem;
-use super::{Config, Network, PodUser, Registry, StorageRoot, quote, units};
+use super::{Config, Network, PodUser, Registry, UserPath, quote, units};
 
 type Outcome = Result<(), Problem>;
 
@@ -30,7 +30,21 @@ pub(super) fn key_dir(config: &mut Config, value: Value<'_>) -> Outcome {
 
 pub(super) fn storage_root(config: &mut Config, value: Value<'_>) -> Outcome {
     if value.absolute_path()?.is_some() {
-        config.storage_root = value.parsed(StorageRoot::parse)?;
+        config.storage_root = value.parsed(UserPath::parse)?;
+    }
+    Ok(())
+}
+
+pub(super) fn log(config: &mut Config, value: Value<'_>) -> Outcome {
+    if value.absolute_path()?.is_some() {
+        config.log = value.parsed(UserPath::parse)?;
+    }
+    Ok(())
+}
+
+pub(super) fn audit_log(config: &mut Config, value: Value<'_>) -> Outcome {
+    if value.absolute_path()?.is_some() {
+        config.audit_log = value.parsed(UserPath::parse)?;
     }
     Ok(())
 }

@@ -100,7 +100,7 @@ user_settings: [user]
     );
     assert_eq!(config.shell, Path::new("/bin/zsh"));
     assert_eq!(config.grace_period, Duration::from_secs(5400));
-    assert_eq!(config.storage_root, StorageRoot::parse("/srv/{user}").ok());
+    assert_eq!(config.storage_root, UserPath::parse("/srv/{user}").ok());
     assert_eq!(
         config.registries.certs.as_deref(),
         Some(Path::new("/etc/certs.d"))
@@ -136,8 +136,6 @@ fn a_configuration_of_upstream_carries_over() {
             (8, "defaults.memory"),
             (11, "session.max_lifetime"),
             (16, "state.homes_dir"),
-            (18, "log.file"),
-            (19, "log.audit_log"),
             (21, "security.cap_drop"),
             (22, "security.cap_add"),
             (25, "security.no_new_privileges"),

@@ -8,6 +8,7 @@
 
 mod board;
 pub mod progress;
+pub mod prometheus;
 pub mod prompt;
 pub mod table;
 pub mod text;

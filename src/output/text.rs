@@ -66,6 +66,18 @@ pub fn time(time: Duration) -> String {
     }
 }
 
+/// Whole seconds as people say them: `12 s`, `3 min 5 s`, `2 h 5 min`, `3 d 4 h`.
+#[must_use]
+pub fn seconds(seconds: u64) -> String {
+    let (minutes, hours) = (seconds / 60, seconds / 3600);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{minutes} min {} s", seconds % 60),
+        3600..86400 => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{} d {} h", hours / 24, hours % 24),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +117,8 @@ mod tests {
         assert_eq!(time(Duration::from_millis(440)), "0.4 s");
         assert_eq!(time(Duration::from_secs(59)), "59 s");
         assert_eq!(time(Duration::from_secs(185)), "3 min 5 s");
+        let said = [0, 60, 3661, 90_000].map(seconds);
+        assert_eq!(said, ["0 s", "1 min 0 s", "1 h 1 min", "1 d 1 h"]);
     }
 
     proptest! {

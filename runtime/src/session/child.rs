@@ -131,7 +131,8 @@ fn execute(info: &PodInfo, session: &Session, brought: &Brought, tty: Option<&Pa
     if let Some(status) = missing_rsync(session, &env, &info.image) {
         return status;
     }
-    for program in shell::programs(&session.action, info, &session.shells) {
+    let path = env.get("PATH");
+    for program in shell::programs(&session.action, info, &session.shells, path.as_deref()) {
         let (Ok(path), Some(args)) = (
             CString::new(program.path.as_os_str().as_bytes()),
             shell::c_strings(&program.args),
@@ -159,12 +160,18 @@ fn execute(info: &PodInfo, session: &Session, brought: &Brought, tty: Option<&Pa
             NOT_EXECUTABLE
         }
         None => {
-            let what = match session.action {
+            let what = match &session.action {
                 Action::Shell => {
                     "has no shell; run a program of its own, or choose an image with a shell"
                 }
                 Action::Command(_) => "has no shell to run the command with",
                 Action::Sftp(_) => "cannot run an sftp server",
+                Action::Program(args) => {
+                    let name = args.first().map(|n| n.to_string_lossy());
+                    let name = name.unwrap_or_default();
+                    say(&format!("image {} has no program {name}", info.image));
+                    return NOT_FOUND;
+                }
             };
             say(&format!("image {} {what}", info.image));
             NOT_FOUND

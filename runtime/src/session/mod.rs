@@ -43,6 +43,8 @@ pub enum Action {
     Shell,
     /// A command line, byte for byte as the client sent it.
     Command(Vec<u8>),
+    /// A program and its arguments, without a shell. Not empty.
+    Program(Vec<OsString>),
     /// The sftp subsystem, with the arguments that sshd's configuration gives.
     Sftp(Vec<OsString>),
 }

@@ -1,6 +1,6 @@
 //! Which program an action means. Pure; what exists is found by trying.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -20,10 +20,30 @@ pub struct Program {
     pub is_shell: bool,
 }
 
-/// What to try for an action, best first.
+/// What to try for an action, best first. `path` is the program's `PATH`.
 #[must_use]
-pub fn programs(action: &Action, info: &PodInfo, shells: &[PathBuf]) -> Vec<Program> {
+pub fn programs(
+    action: &Action,
+    info: &PodInfo,
+    shells: &[PathBuf],
+    path: Option<&OsStr>,
+) -> Vec<Program> {
     match action {
+        Action::Program(args) => {
+            let name = args.first().map_or(Path::new(""), Path::new);
+            let places = match path {
+                Some(path) if !name.as_os_str().as_bytes().contains(&b'/') => {
+                    std::env::split_paths(path).map(|d| d.join(name)).collect()
+                }
+                _ => vec![name.to_owned()],
+            };
+            let with = |path| Program {
+                path,
+                args: args.clone(),
+                is_shell: false,
+            };
+            places.into_iter().map(with).collect()
+        }
         Action::Shell => each_shell(info, shells, |shell| {
             let mut name = OsString::from("-");
             name.push(shell.file_name().unwrap_or_default());
@@ -148,7 +168,7 @@ mod tests {
     fn a_command_is_one_argument_byte_for_byte() {
         let line = b"echo '\xff' \"$(x)\"\n".to_vec();
         let shells = ["/bin/bash".into(), "/bin/sh".into()];
-        let programs = programs(&Action::Command(line.clone()), &info(None), &shells);
+        let programs = programs(&Action::Command(line.clone()), &info(None), &shells, None);
         assert_eq!(programs.len(), 2);
         assert_eq!(
             programs[0].args,
@@ -163,7 +183,7 @@ mod tests {
     #[test]
     fn a_shell_is_a_login_shell_and_the_users_own_comes_first() {
         let shells = ["/bin/bash".into(), "/bin/sh".into()];
-        let programs = programs(&Action::Shell, &info(Some("/bin/sh")), &shells);
+        let programs = programs(&Action::Shell, &info(Some("/bin/sh")), &shells, None);
         let args: Vec<_> = programs
             .iter()
             .map(|p| p.args[0].to_str().unwrap())
@@ -172,8 +192,22 @@ mod tests {
     }
 
     #[test]
+    fn a_program_is_looked_for_as_a_shell_would_and_gets_its_arguments_as_they_are() {
+        let looked_for = |name: &str| -> Vec<PathBuf> {
+            let args = vec![OsString::from(name), "$(id) ".into()];
+            let action = Action::Program(args.clone());
+            let programs = programs(&action, &info(None), &[], Some(OsStr::new("/a:/b")));
+            assert!(programs.iter().all(|p| p.args == args && !p.is_shell));
+            programs.into_iter().map(|p| p.path).collect()
+        };
+        assert_eq!(looked_for("ls"), ["/a/ls", "/b/ls"].map(PathBuf::from));
+        assert_eq!(looked_for("/x/ls"), [PathBuf::from("/x/ls")]);
+        assert_eq!(looked_for("./ls"), [PathBuf::from("./ls")]);
+    }
+
+    #[test]
     fn sftp_falls_back_to_the_guest() {
-        let last = programs(&Action::Sftp(vec!["-R".into()]), &info(None), &[])
+        let last = programs(&Action::Sftp(vec!["-R".into()]), &info(None), &[], None)
             .pop()
             .unwrap();
         assert_eq!(

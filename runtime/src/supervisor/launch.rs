@@ -11,6 +11,7 @@ use super::{PodSpec, attend, setup};
 use crate::error::chain;
 use crate::idmap::{self, IdMapError};
 use crate::pod::{Connection, Lock, Reply};
+use crate::record::AuditEvent;
 use crate::sys::{self, Cloned, NamespaceFlags};
 
 /// How long a pod may take to come up, in seconds. A previous supervisor of the
@@ -106,7 +107,7 @@ fn supervise(spec: PodSpec, run: OwnedFd, first: Connection) -> ! {
 }
 
 fn run_pod(spec: PodSpec, run: OwnedFd, first: Connection) -> i32 {
-    let mut log = Log::create(&spec.paths.log());
+    let mut log = Log::of(&spec);
     let pod = detach()
         .map_err(setup::SetupError::Detach)
         .and_then(|()| setup::set_up(&spec, &run));
@@ -116,6 +117,12 @@ fn run_pod(spec: PodSpec, run: OwnedFd, first: Connection) -> i32 {
                 "pod {} is up, image {}",
                 spec.paths.name, spec.image.reference
             ));
+            super::audit(
+                &spec,
+                AuditEvent::Create {
+                    image: &spec.image.reference,
+                },
+            );
             attend::attend(pod, &spec, run, first, &mut log);
             0
         }

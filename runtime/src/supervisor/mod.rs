@@ -25,9 +25,25 @@ mod mounts;
 mod provision;
 mod setup;
 mod spec;
-mod storage;
+pub(crate) mod storage;
 
+use crate::record::{Audit, AuditEvent, Who};
 pub use attend::Terms;
+
+/// Writes down what has become of the pod. The log is opened each time: it may
+/// be moved away while a pod lives.
+fn audit(spec: &PodSpec, event: AuditEvent<'_>) {
+    let who = Who {
+        user: spec.login.name.clone(),
+        uid: spec.login.uid,
+        pod: spec.paths.name.to_string(),
+        session: None,
+    };
+    Audit::open(&spec.records.audit, who).write(event);
+}
+
+/// What a supervisor calls itself (`/proc/PID/comm`).
+pub const PROCESS_NAME: &str = "podspawn-pod";
 pub use launch::{LaunchError, launch};
 pub use mounts::{MountError, Overlay};
 pub use provision::SFTP_SERVERS;

@@ -8,6 +8,7 @@ use oci_spec::image::ImageConfiguration;
 use super::Terms;
 use crate::idmap::IdMap;
 use crate::pod::PodPaths;
+use crate::record::Records;
 
 /// Everything that is needed to create a pod.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct PodSpec {
     pub login: Login,
     /// Who sessions are inside.
     pub user: UserChoice,
+    /// Where what happens to it is written down.
+    pub records: Records,
     /// Shells to try for the session user, best first.
     pub shells: Vec<PathBuf>,
     /// When it ends.

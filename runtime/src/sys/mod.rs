@@ -7,12 +7,14 @@
 
 #![allow(unsafe_code)]
 
+mod cells;
 mod clone;
 mod exec;
 mod lo;
 mod ns;
 mod signals;
 
+pub use cells::Cells;
 pub use clone::{Cloned, Forked, NamespaceFlags, clone_into, fork, unshare_mounts, unshare_user};
 pub use exec::{close_all_but, close_from, exec, exit, take_inherited};
 pub use lo::bring_up_loopback;

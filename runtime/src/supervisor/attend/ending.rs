@@ -10,6 +10,7 @@ use rustix::process::{WaitOptions, wait};
 use super::life::Reason;
 use super::{Supervisor, timeout};
 use crate::pod::Reply;
+use crate::record::AuditEvent;
 use crate::supervisor::storage;
 use crate::sys;
 
@@ -39,6 +40,8 @@ impl Supervisor<'_> {
         let storage = self.state.spec.paths.storage();
         let _ = storage::set_aside(storage);
         self.state.log.line("ended");
+        let reason = why.to_string();
+        crate::supervisor::audit(self.state.spec, AuditEvent::Destroy { reason: &reason });
         // The next supervisor, and who asked for the end, need not wait for the removal.
         drop((self.storage, self.peers));
         storage::sweep(storage);

@@ -1,4 +1,4 @@
-//! `storage.root`: a path that may differ from user to user. Pure.
+//! `storage.root`, `log.file`: paths that may differ from user to user. Pure.
 
 use std::path::PathBuf;
 
@@ -6,9 +6,9 @@ use crate::account::Account;
 
 /// An absolute path in which `{user}` and `{uid}` stand for the user's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StorageRoot(String);
+pub struct UserPath(String);
 
-impl StorageRoot {
+impl UserPath {
     /// Checks the braces of a path that is absolute.
     ///
     /// # Errors
@@ -47,7 +47,7 @@ mod tests {
             gid: 1000,
             home: "/home/alice".into(),
         };
-        StorageRoot::parse(text).map(|root| root.of(&account))
+        UserPath::parse(text).map(|root| root.of(&account))
     }
 
     #[test]
