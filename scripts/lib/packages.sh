@@ -12,12 +12,13 @@ packages_for() {
         package) echo dpkg-dev lintian ;;
         # A virtual machine for scripts/vm-test.
         vm) echo qemu-system-x86 qemu-utils mmdebstrap e2fsprogs openssh-client ;;
+        faults) echo libfaketime ;;
         quickstart) echo curl ca-certificates python3 ;;
         # A registry, tools that read images independently, and the clients that users have.
         test)
             echo docker-registry skopeo umoci podman acl attr libcap2-bin procps iproute2 shellcheck \
                 tmux sshfs lftp rsync git curl python3-paramiko python3-asyncssh ansible-core ncurses-term \
-                xvfb xauth x11-apps x11-utils
+                xvfb xauth x11-apps x11-utils prometheus
             ;;
     esac
 }
@@ -72,6 +73,7 @@ install_packages() {
             case $service in
                 openssh-server) "${sudo[@]}" systemctl disable -q ssh.service 2>/dev/null || true ;;
                 docker-registry) "${sudo[@]}" systemctl disable -q docker-registry.service 2>/dev/null || true ;;
+                prometheus) "${sudo[@]}" systemctl disable -q prometheus.service 2>/dev/null || true ;;
             esac
         done
     fi

@@ -4,22 +4,33 @@
 
 pub mod add_user;
 pub mod auth_keys;
+pub mod cleanup;
 pub mod df;
 pub mod doctor;
+pub mod exec;
 pub mod images;
+pub mod inspect;
+pub mod list;
 pub mod list_users;
 pub mod load;
 pub mod login;
 pub mod logout;
+pub mod logs;
 pub mod namespace;
+mod pods;
 pub mod prune;
 pub mod pull;
 pub mod remove_user;
+pub mod rm;
 pub mod rmi;
+pub mod run;
 pub mod server_setup;
 pub mod session_helper;
+pub mod shell;
 pub mod spawn;
 pub mod sshd;
+pub mod status;
+pub mod stop;
 pub mod store;
 mod usage;
 
@@ -65,6 +76,59 @@ enum Verb {
     /// the terminal if there is one. Ends as the command ended: with its status,
     /// or killed by the same signal.
     Spawn(spawn::Args),
+    /// List the user's pods
+    ///
+    /// What is listed runs, unless --all is given: then also pods that have ended
+    /// and left something on disk. The state is running while somebody is in the
+    /// pod and idle while nobody is; starting while it is made; unresponsive if
+    /// its supervisor does not answer; stopped if there is none.
+    #[command(visible_alias = "ls")]
+    List(list::Args),
+    /// Show how pods are, and the limits in force
+    ///
+    /// With --prometheus: pods and sessions, what was created and what failed,
+    /// and how long creating and joining took, in the text format of Prometheus.
+    /// The counters are the user's own and begin anew when the host does.
+    Status(status::Args),
+    /// Stop pods
+    ///
+    /// Their programs get SIGTERM and SIGHUP, and SIGKILL if they do not end
+    /// within seconds; services get the stop signal of their image. Returns when
+    /// nothing of the pod runs. Sessions in it end. Prints the names.
+    Stop(stop::Args),
+    /// Remove pods with everything that they have written
+    ///
+    /// Of a persistent pod, too. Prints the names.
+    Rm(rm::Args),
+    /// Open a shell in a pod
+    ///
+    /// As a login does, and without ssh: the pod is made if it is not there.
+    Shell(shell::Args),
+    /// Run a program in a pod of its own
+    ///
+    /// The pod is made from the given image, which is pulled if it is missing,
+    /// and is gone when the program has ended. The program has a terminal if
+    /// standard input and output are one. Ends as the program ended.
+    Run(run::Args),
+    /// Run a program in a pod that is running
+    ///
+    /// The arguments are the program's as they are; no shell looks at them. The
+    /// program has a terminal if standard input and output are one. Ends as the
+    /// program ended.
+    Exec(exec::Args),
+    /// Print the log of a pod
+    ///
+    /// A line for each thing that happened to it, with the time, until long after
+    /// it has ended.
+    Logs(logs::Args),
+    /// Print everything that is known of pods, as JSON
+    Inspect(inspect::Args),
+    /// Remove what pods left that were killed
+    ///
+    /// Their directories, and what they wrote unless it is to stay. Pods that run
+    /// or are being made are left alone, and nothing breaks if it is never done: a
+    /// new pod clears away what the one before it left. Prints the names.
+    Cleanup(cleanup::Args),
     /// Fetch an image from a registry into the user's store
     ///
     /// Prints the image's digest. Layers that are in the store already are not
@@ -167,6 +231,16 @@ pub fn run(cli: &Cli) -> Result<Exit, Failure> {
     let config = cli.config.as_deref();
     match &cli.verb {
         Verb::Spawn(args) => spawn::run(args, config),
+        Verb::List(args) => list::run(args, config),
+        Verb::Status(args) => status::run(args, config),
+        Verb::Stop(args) => stop::run(args, config),
+        Verb::Rm(args) => rm::run(args, config),
+        Verb::Shell(args) => shell::run(args, config),
+        Verb::Run(args) => run::run(args, config),
+        Verb::Exec(args) => exec::run(args, config),
+        Verb::Logs(args) => logs::run(args, config),
+        Verb::Inspect(args) => inspect::run(args, config),
+        Verb::Cleanup(args) => cleanup::run(args, config),
         Verb::Pull(args) => pull::run(args, config),
         Verb::Images(args) => images::run(args, config),
         Verb::Rmi(args) => rmi::run(args, config),

@@ -56,6 +56,7 @@ pub(super) fn wanted(pod: PodName) -> Wanted {
     Wanted {
         pod,
         create: true,
+        mode: None,
         action: action(std::env::var_os("SSH_ORIGINAL_COMMAND")),
         env: session::pass_through(std::env::vars_os()),
         terminal: std::io::stdin().is_terminal(),

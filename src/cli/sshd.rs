@@ -66,7 +66,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     let view = run.path().join("sshd");
     directory(&view)?;
 
-    let attached = crate::session::enter(&place, pod.clone(), true)?;
+    let attached = crate::session::enter(&place, pod.clone(), true, None)?;
     let network = PodNetwork::of(&attached)
         .map_err(|e| Failure::new(format!("cannot reach the pod's network: {e}")))?;
     let config = config(&place, &host_key, &view, &forced(&place, &run, &pod)?);

@@ -4,13 +4,16 @@
 //! it says so and does nothing. Each module is one topic, each function one test.
 
 mod agent;
+mod audit;
 mod closed;
+mod commands;
 mod environment;
 mod forward;
 mod gateway;
 mod identity;
 mod images;
 mod lifecycle;
+mod metrics;
 mod quoting;
 mod registries;
 mod session;
@@ -46,6 +49,7 @@ fn main() {
         add("identity", identity::all());
         if setup.ttys {
             add("tty", tty::all());
+            add("commands", commands::with_terminals());
         } else {
             support::say(
                 "skipped: tty: an sshd that is not root gets no terminals on this machine",
@@ -58,6 +62,9 @@ fn main() {
         add("registries", registries::all());
         add("upkeep", upkeep::all());
         add("lifecycle", lifecycle::all());
+        add("commands", commands::all());
+        add("audit", audit::all());
+        add("metrics", metrics::all());
         for (image, tests) in transfer::all() {
             add(&format!("transfer::{image}"), tests);
         }

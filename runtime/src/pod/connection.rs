@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
@@ -62,6 +63,22 @@ impl Connection {
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
             SocketFlags::CLOEXEC,
+            None,
+        )?;
+        rustix::net::connect(&fd, &SocketAddrUnix::new(path)?)?;
+        Ok(Self(fd))
+    }
+
+    /// The same, without waiting for room among those who wait already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::connect`], and `EAGAIN` when there is no room.
+    pub fn connect_at_once(path: &Path) -> io::Result<Self> {
+        let fd = socket_with(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
             None,
         )?;
         rustix::net::connect(&fd, &SocketAddrUnix::new(path)?)?;
@@ -145,19 +162,42 @@ impl Connection {
         &self,
         seconds: u64,
     ) -> Result<(M, Vec<OwnedFd>), ConnectionError> {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        match self.receive_until(Instant::now() + Duration::from_secs(seconds)) {
+            Err(ConnectionError::TimedOut(_)) => Err(ConnectionError::TimedOut(seconds)),
+            received => received,
+        }
+    }
+
+    /// Receives one message that comes by then.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::receive`], and when nothing came.
+    pub fn receive_until<M: DeserializeOwned>(
+        &self,
+        until: Instant,
+    ) -> Result<(M, Vec<OwnedFd>), ConnectionError> {
+        match readable_by(&self.0, until)? {
+            true => self.receive(RecvFlags::empty()),
+            false => Err(ConnectionError::TimedOut(0)),
+        }
+    }
+}
+
+/// Whether there is something to read by then, or the end.
+pub(super) fn readable_by(fd: impl AsFd, until: Instant) -> io::Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
         let limit = Timespec {
-            tv_sec: seconds.cast_signed(),
-            tv_nsec: 0,
+            tv_sec: left.as_secs().cast_signed(),
+            tv_nsec: left.subsec_nanos().into(),
         };
-        loop {
-            match poll(&mut fds, Some(&limit)) {
-                Ok(0) => return Err(ConnectionError::TimedOut(seconds)),
-                Ok(_) => return self.receive(RecvFlags::empty()),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(io::Error::from(e).into()),
-            }
+        match poll(&mut fds, Some(&limit)) {
+            Ok(count) => return Ok(count > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
         }
     }
 }

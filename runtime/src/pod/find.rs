@@ -5,15 +5,17 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use super::{
     Connection, ConnectionError, Lock, LockMode, PROTOCOL, PathsError, PodInfo, PodPaths, Reply,
     Request,
 };
+use crate::error::chain;
 use crate::supervisor::{LaunchError, PodSpec, launch};
 
 /// How long a live supervisor may take to answer, in seconds.
-pub(super) const ANSWER: u64 = 20;
+const ANSWER: u64 = 20;
 
 /// Why there is no pod to attach to.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +37,9 @@ pub enum FindError {
     /// The supervisor refused.
     #[error("{0}")]
     Refused(String),
+    /// The supervisor was there, and the pod did not come up.
+    #[error("{0}")]
+    NotCreated(String),
     /// The pod could not be created.
     #[error(transparent)]
     Launch(#[from] LaunchError),
@@ -52,6 +57,26 @@ pub struct Attached {
     pub init: OwnedFd,
     /// The attachment; the pod is held as long as it is open.
     pub connection: Connection,
+    /// Which of the two it was.
+    pub came: Came,
+    /// How long joining or creating took, without what the pod was made of.
+    pub took: Duration,
+}
+
+/// How a session came to its pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Came {
+    /// The pod was there.
+    Joined,
+    /// This session made it.
+    Created,
+}
+
+impl Attached {
+    fn after(mut self, came: Came, begin: Instant) -> Self {
+        (self.came, self.took) = (came, begin.elapsed());
+        self
+    }
 }
 
 /// Attaches to the pod if it is alive.
@@ -60,9 +85,13 @@ pub struct Attached {
 ///
 /// When a directory of the pod is not the user's, or the supervisor does not answer.
 pub fn attach(paths: &PodPaths) -> Result<Option<Attached>, FindError> {
-    let run = paths.open_run()?;
-    let _lock = take(paths, LockMode::Shared)?;
-    look(&run)
+    if paths.existing_run()?.is_none() {
+        return Ok(None);
+    }
+    let begin = Instant::now();
+    let (run, _lock) = wait_for_run(paths, LockMode::Shared)?;
+    let attached = look(&run)?;
+    Ok(attached.map(|connection| connection.after(Came::Joined, begin)))
 }
 
 /// Attaches to the pod, which is created from what `spec` returns if it is not
@@ -78,25 +107,73 @@ pub fn attach_or_launch<E>(
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let run = paths.open_run()?;
+    let begin = Instant::now();
     {
-        let _lock = take(paths, LockMode::Shared)?;
+        let (run, _lock) = wait_for_run(paths, LockMode::Shared)?;
         if let Some(attached) = look(&run)? {
-            return Ok(attached);
+            return Ok(attached.after(Came::Joined, begin));
         }
     }
     let spec = spec().map_err(|e| FindError::Spec(e.into()))?;
-    let lock = take(paths, LockMode::Exclusive)?;
+    let begin = Instant::now();
+    let (run, lock) = wait_for_run(paths, LockMode::Exclusive)?;
     if let Some(attached) = look(&run)? {
-        return Ok(attached);
+        return Ok(attached.after(Came::Joined, begin));
     }
-    let connection = launch(spec, run, lock)?;
-    greet(connection)
+    let begin = Instant::now();
+    let connection = launch(spec, run, Some(lock))?;
+    match greet(connection) {
+        Ok(attached) => Ok(attached.after(Came::Created, begin)),
+        // One whose run directory was removed has come back meanwhile.
+        Err(error) => match attach(paths)? {
+            Some(attached) => Ok(attached),
+            None => Err(FindError::NotCreated(chain(&error))),
+        },
+    }
 }
 
-fn take(paths: &PodPaths, mode: LockMode) -> Result<Option<Lock>, FindError> {
-    let path = paths.lock();
-    Lock::take(&path, mode).map_err(|source| FindError::Lock { path, source })
+/// The run directory and the pod lock, as [`enter_run`], waiting for it.
+fn wait_for_run(paths: &PodPaths, mode: LockMode) -> Result<(OwnedFd, Lock), FindError> {
+    enter_run(paths, mode)?.ok_or_else(|| FindError::Lock {
+        path: paths.lock(),
+        source: io::ErrorKind::WouldBlock.into(),
+    })
+}
+
+/// Makes the run directory of the pod if it is missing, and takes the lock in it.
+/// `None`: it was to be tried only, and somebody has it.
+///
+/// A lock that has lost its name meanwhile protects nothing: the directory was
+/// cleared away, and is made anew.
+pub(super) fn enter_run(
+    paths: &PodPaths,
+    mode: LockMode,
+) -> Result<Option<(OwnedFd, Lock)>, FindError> {
+    const TRIES: usize = 100;
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for _ in 0..TRIES {
+        let run = match paths.open_run() {
+            Err(PathsError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                last = source;
+                continue;
+            }
+            run => run?,
+        };
+        match Lock::take_in(&run, mode) {
+            Ok(Some(lock)) if lock.has_name() => return Ok(Some((run, lock))),
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => last = e,
+            Err(e) => {
+                last = e;
+                break;
+            }
+        }
+    }
+    Err(FindError::Lock {
+        path: paths.lock(),
+        source: last,
+    })
 }
 
 fn look(run: &OwnedFd) -> Result<Option<Attached>, FindError> {
@@ -115,10 +192,7 @@ fn look(run: &OwnedFd) -> Result<Option<Attached>, FindError> {
 ///
 /// The socket is reached through the descriptor of its directory: a long run
 /// directory does not fit into a socket address.
-pub(super) fn begin(
-    run: &OwnedFd,
-    request: &Request,
-) -> Result<Option<Connection>, ConnectionError> {
+fn begin(run: &OwnedFd, request: &Request) -> Result<Option<Connection>, ConnectionError> {
     let path = format!("/proc/self/fd/{}/control", run.as_raw_fd());
     let connection = match Connection::connect(path.as_ref()) {
         Ok(connection) => connection,
@@ -141,6 +215,8 @@ fn greet(connection: Connection) -> Result<Attached, FindError> {
             info: *info,
             init: fds.remove(0),
             connection,
+            came: Came::Joined,
+            took: Duration::ZERO,
         }),
         (Reply::Attached(_), _) => Err(FindError::Refused(
             "the pod's supervisor sent no handle of the container".into(),

@@ -14,6 +14,7 @@
 //!    run directory was deleted under a live pod.
 
 mod ask;
+mod clear;
 mod connection;
 mod find;
 mod lock;
@@ -24,9 +25,11 @@ mod paths;
 mod pod_status;
 mod protocol;
 
-pub use ask::{status, stop};
+pub(crate) use ask::somebody_listens;
+pub use ask::{Alive, Condition, StopError, Stopped, look_at, names, stop};
+pub use clear::{ClearError, Cleared, clear, remove};
 pub use connection::{Connection, ConnectionError};
-pub use find::{Attached, FindError, attach, attach_or_launch};
+pub use find::{Attached, Came, FindError, attach, attach_or_launch};
 pub use lock::{Lock, LockMode};
 pub use mode::Mode;
 pub use name::{InvalidPodName, PodName};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The name of a pod: 1 to 63 of `a-z 0-9 - _ .`, beginning with a letter or digit.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PodName(String);
 
 impl PodName {

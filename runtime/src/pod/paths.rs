@@ -3,7 +3,7 @@
 //! ```text
 //! RUN/NAME/lock      pod lock                      RUN: $XDG_RUNTIME_DIR/podspawn, or a
 //!          control   the supervisor's socket            checked 0700 directory in /tmp
-//!          log       what the supervisor did
+//!          log       what the supervisor did; log.1, what was in it before
 //!          scratch/  mount point of its own tmpfs, empty on the host
 //! STORE/pods/NAME/upper, work     the writable part, gone with the pod
 //!                 dead.*          what a crash left, removed by the next supervisor
@@ -102,7 +102,15 @@ fn private_dir(path: &Path, uid: u32) -> Result<(), PathsError> {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
         Err(e) => return Err(io(e)),
     }
-    let found = fs::symlink_metadata(path).map_err(io)?;
+    check(path, uid)
+}
+
+/// Refuses a directory unless it belongs to `uid` alone.
+fn check(path: &Path, uid: u32) -> Result<(), PathsError> {
+    let found = fs::symlink_metadata(path).map_err(|source| PathsError::Io {
+        path: path.to_path_buf(),
+        source,
+    })?;
     if found.is_dir() && found.uid() == uid && found.mode() & 0o022 == 0 {
         return Ok(());
     }
@@ -139,8 +147,36 @@ impl PodPaths {
     ///
     /// When it cannot be made or is not the caller's alone.
     pub fn open_run(&self) -> Result<OwnedFd, PathsError> {
-        private_dir(&self.run, rustix::process::getuid().as_raw())?;
+        let uid = rustix::process::getuid().as_raw();
+        match private_dir(&self.run, uid) {
+            // Somebody removed the directory of all pods.
+            Err(PathsError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                if let Some(all) = self.run.parent() {
+                    private_dir(all, uid)?;
+                }
+                private_dir(&self.run, uid)?;
+            }
+            made => made?,
+        }
         open_dir(&self.run)
+    }
+
+    /// Opens the run directory of the pod if it is there.
+    ///
+    /// # Errors
+    ///
+    /// When it is not the caller's alone.
+    pub fn existing_run(&self) -> Result<Option<OwnedFd>, PathsError> {
+        existing_dir(&self.run)
+    }
+
+    /// Opens the storage directory of the pod if it is there.
+    ///
+    /// # Errors
+    ///
+    /// When it is not the caller's alone.
+    pub fn existing_storage(&self) -> Result<Option<OwnedFd>, PathsError> {
+        existing_dir(&self.storage)
     }
 
     /// Makes the storage directory of the pod, and opens it.
@@ -163,6 +199,12 @@ impl PodPaths {
         open_dir(&self.storage)
     }
 
+    /// The run directory.
+    #[must_use]
+    pub fn run(&self) -> &Path {
+        &self.run
+    }
+
     /// The pod lock.
     #[must_use]
     pub fn lock(&self) -> PathBuf {
@@ -175,6 +217,12 @@ impl PodPaths {
         self.run.join("log")
     }
 
+    /// What was in the log before it grew too long.
+    #[must_use]
+    pub fn old_log(&self) -> PathBuf {
+        self.run.join("log.1")
+    }
+
     /// The mount point of the supervisor's tmpfs.
     #[must_use]
     pub fn scratch(&self) -> PathBuf {
@@ -185,6 +233,14 @@ impl PodPaths {
     #[must_use]
     pub fn storage(&self) -> &Path {
         &self.storage
+    }
+}
+
+fn existing_dir(path: &Path) -> Result<Option<OwnedFd>, PathsError> {
+    match check(path, rustix::process::getuid().as_raw()).and_then(|()| open_dir(path)) {
+        Ok(dir) => Ok(Some(dir)),
+        Err(PathsError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
     }
 }
 

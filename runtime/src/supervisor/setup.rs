@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
@@ -17,8 +18,11 @@ use super::helper::Helper;
 use super::mounts::{self, MountError, Overlay};
 use super::provision::{self, ProvisionError};
 use super::{PodSpec, agents, storage};
-use crate::pod::{Lock, LockMode, PathsError, PodInfo, SessionUser};
+use crate::pod::{Lock, LockMode, PathsError, PodInfo, SessionUser, somebody_listens};
 use crate::sys;
+
+/// How long to wait between two looks for the storage lock.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// Why a pod did not come up.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +41,9 @@ pub enum SetupError {
         /// Why.
         source: io::Error,
     },
+    /// There is a supervisor of this pod.
+    #[error("another supervisor of this pod is there already")]
+    Another,
     /// A mount failed.
     #[error(transparent)]
     Mount(#[from] MountError),
@@ -83,9 +90,7 @@ pub fn set_up(spec: &PodSpec, run: &OwnedFd) -> Result<Pod, SetupError> {
         path: spec.paths.storage().into(),
         source,
     };
-    let storage = Lock::on(spec.paths.open_storage()?, LockMode::Exclusive)
-        .map_err(storage_error)?
-        .ok_or_else(|| storage_error(io::ErrorKind::WouldBlock.into()))?;
+    let storage = wait_for_storage(spec, run)?;
     let (upper, work) =
         storage::fresh(spec.paths.storage(), spec.image.lowers.last()).map_err(storage_error)?;
 
@@ -117,6 +122,25 @@ pub fn set_up(spec: &PodSpec, run: &OwnedFd) -> Result<Pod, SetupError> {
     })
 }
 
+/// Takes the storage lock, once a supervisor that is about to end has released it.
+/// One that is not, and whose run directory was removed, makes itself known there.
+fn wait_for_storage(spec: &PodSpec, run: &OwnedFd) -> Result<Lock, SetupError> {
+    loop {
+        let dir = spec.paths.open_storage()?;
+        let lock = Lock::on(dir, LockMode::TryExclusive).map_err(|source| SetupError::Storage {
+            path: spec.paths.storage().into(),
+            source,
+        })?;
+        match lock {
+            // One that was removed meanwhile keeps nobody out.
+            Some(lock) if lock.has_name() => return Ok(lock),
+            Some(_) => {}
+            None if somebody_listens(run) => return Err(SetupError::Another),
+            None => std::thread::sleep(AGAIN),
+        }
+    }
+}
+
 fn info(spec: &PodSpec, user: SessionUser) -> PodInfo {
     let config = spec.image.config.config().as_ref();
     PodInfo {
@@ -137,7 +161,7 @@ fn info(spec: &PodSpec, user: SessionUser) -> PodInfo {
 
 /// Listens on `control` in the run directory. The name is made once the socket
 /// accepts, so that nobody finds one that does not.
-fn listen_in(run: &OwnedFd) -> io::Result<OwnedFd> {
+pub fn listen_in(run: &OwnedFd) -> io::Result<OwnedFd> {
     let dir = format!("/proc/self/fd/{}", run.as_raw_fd());
     let (new, name) = (format!("{dir}/control.new"), format!("{dir}/control"));
     match std::fs::remove_file(&new) {

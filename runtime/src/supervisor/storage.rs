@@ -60,6 +60,13 @@ pub fn set_aside(storage: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether what a pod wrote is to stay when the pod is gone.
+#[must_use]
+pub fn is_kept(storage: &Path) -> bool {
+    let _ = storage;
+    false
+}
+
 /// Removes what was set aside; all that can be removed is.
 pub fn sweep(storage: &Path) {
     let Ok(entries) = fs::read_dir(storage) else {

@@ -1,14 +1,22 @@
 //! Where sessions come in: the listening socket, and its name in the run directory.
+//!
+//! A run directory can go away under a live pod: it lies in `/tmp`, or belongs to a
+//! login session that ended. The door notices, and makes both anew.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::{AtFlags, fstat, stat, statat};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 
 use crate::pod::{Connection, Lock, LockMode, PodPaths};
+use crate::supervisor::setup::listen_in;
 
 /// How long to let those wait who cannot be let in for want of descriptors.
 const FULL: Duration = Duration::from_millis(100);
@@ -17,6 +25,8 @@ const FULL: Duration = Duration::from_millis(100);
 pub struct Door {
     listener: Option<OwnedFd>,
     run: OwnedFd,
+    /// Tells when a name in the run directory goes. Without it nothing is noticed.
+    watch: Option<OwnedFd>,
     /// Nobody can be let in before then.
     full_until: Option<Instant>,
 }
@@ -28,6 +38,7 @@ impl Door {
     pub fn new(listener: OwnedFd, run: OwnedFd) -> Self {
         Self {
             listener: Some(listener),
+            watch: watch(&run).ok(),
             run,
             full_until: None,
         }
@@ -40,6 +51,41 @@ impl Door {
             (Some(_), Some(until)) => Err(Some(until)),
             (None, _) => Err(None),
         }
+    }
+
+    /// What tells that the run directory may have gone.
+    pub fn watch(&self) -> Option<BorrowedFd<'_>> {
+        self.watch.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Makes the run directory and the socket anew if they are gone; says whether
+    /// it did.
+    ///
+    /// # Errors
+    ///
+    /// When nobody can come in any more.
+    pub fn restore(&mut self, paths: &PodPaths) -> io::Result<bool> {
+        if let Some(watch) = &self.watch {
+            let mut space = [MaybeUninit::uninit(); 4096];
+            let mut events = inotify::Reader::new(watch, &mut space);
+            while events.next().is_ok() {}
+        }
+        if self.listener.is_none() || self.has_name(paths) {
+            return Ok(false);
+        }
+        let run = paths.open_run().map_err(io::Error::other)?;
+        self.listener = Some(listen_in(&run)?);
+        self.watch = watch(&run).ok();
+        self.run = run;
+        Ok(true)
+    }
+
+    fn has_name(&self, paths: &PodPaths) -> bool {
+        let same = match (fstat(&self.run), stat(paths.run())) {
+            (Ok(ours), Ok(there)) => (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino),
+            _ => false,
+        };
+        same && statat(&self.run, "control", AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
     /// Takes every connection that waits, if it is of the user `uid`.
@@ -89,4 +135,12 @@ impl Door {
             let _ = rustix::fs::unlinkat(&self.run, "control", rustix::fs::AtFlags::empty());
         }
     }
+}
+
+fn watch(run: &OwnedFd) -> io::Result<OwnedFd> {
+    let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    let path = format!("/proc/self/fd/{}", run.as_raw_fd());
+    let gone = WatchFlags::DELETE | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
+    inotify::add_watch(&watch, path, gone | WatchFlags::ONLYDIR)?;
+    Ok(watch)
 }

@@ -183,6 +183,9 @@ impl Supervisor<'_> {
             if ready.door {
                 self.accept();
             }
+            if ready.watch {
+                self.restore_door();
+            }
         }
     }
 
@@ -192,6 +195,10 @@ impl Supervisor<'_> {
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
         if let Ok(listener) = self.door.interest() {
             fds.push(PollFd::from_borrowed_fd(listener, PollFlags::IN));
+        }
+        let watch_at = fds.len();
+        if let Some(watch) = self.door.watch() {
+            fds.push(PollFd::from_borrowed_fd(watch, PollFlags::IN));
         }
         let helpers_at = fds.len();
         let owned: Vec<(usize, usize, BorrowedFd<'_>)> = self
@@ -218,7 +225,8 @@ impl Supervisor<'_> {
         let is_ready = |fd: &PollFd<'_>| !failed && !fd.revents().is_empty();
         Ready {
             signals: failed || is_ready(&fds[0]),
-            door: fds[1..helpers_at].iter().any(is_ready),
+            door: fds[1..watch_at].iter().any(is_ready),
+            watch: fds[watch_at..helpers_at].iter().any(is_ready),
             helpers: fds[helpers_at..peers_at]
                 .iter()
                 .zip(&owned)
@@ -263,6 +271,22 @@ impl Supervisor<'_> {
         any
     }
 
+    fn restore_door(&mut self) {
+        let state = &mut self.state;
+        match self.door.restore(&state.spec.paths) {
+            Ok(false) => {}
+            Ok(true) => {
+                state.log.reopen();
+                state
+                    .log
+                    .line("the run directory was removed; made it anew");
+            }
+            Err(e) => state.log.line(format_args!(
+                "the run directory was removed, and cannot be made anew: {e}"
+            )),
+        }
+    }
+
     /// Closes the door, unless somebody is about to come in: a session holds the
     /// pod lock from before it connects until it is answered. Says whether it is
     /// closed; then the next session finds no pod and makes a new one.
@@ -281,6 +305,7 @@ impl Supervisor<'_> {
 struct Ready {
     signals: bool,
     door: bool,
+    watch: bool,
     /// Helper, and which of its descriptors.
     helpers: Vec<(usize, usize)>,
     peers: Vec<usize>,

@@ -1,0 +1,80 @@
+//! `podspawn rm`: takes away everything that pods have written.
+
+use std::path::Path;
+
+use podspawn_runtime::idmap;
+use podspawn_runtime::pod::{self, PodName};
+use serde_json::json;
+
+use super::{Place, namespace, pods, stop};
+use crate::exit::{Exit, Failure, chain};
+use crate::output;
+use crate::output::progress::Format;
+
+/// Arguments of `podspawn rm`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The pods
+    #[arg(value_name = "POD", required_unless_present = "all")]
+    pods: Vec<PodName>,
+    /// All of the user's pods
+    #[arg(long, short, conflicts_with = "pods")]
+    all: bool,
+    /// Stop those that are running
+    #[arg(long, short)]
+    force: bool,
+    /// The names of the pods, or a JSON object for each
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: Format,
+}
+
+/// Removes one after the other; one that cannot be removed does not keep the
+/// others.
+///
+/// # Errors
+///
+/// When the pods' directories cannot be read. What is wrong with a single pod is
+/// said, and shows in the exit status.
+pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
+    let place = Place::of_process(None, named)?;
+    let names: Vec<PodName> = if args.all {
+        let all = pods::all(&place)?.into_iter();
+        all.map(|pod| pod.name().clone()).collect()
+    } else {
+        args.pods.clone()
+    };
+    // Files of pods belong to ids of the user's namespace.
+    idmap::enter(&namespace::map_of(&place.account)?)?;
+    let mut exit = Exit::Success;
+    for name in &names {
+        match remove(&place, name, args.force) {
+            Ok(()) => output::answer(&match args.format {
+                Format::Text => format!("{name}\n"),
+                Format::Json => format!("{}\n", json!({"removed": name.as_str()})),
+            })?,
+            Err(failure) => {
+                output::failure(failure.line());
+                exit = Exit::Failed;
+            }
+        }
+    }
+    Ok(exit)
+}
+
+fn remove(place: &Place, name: &PodName, force: bool) -> Result<(), Failure> {
+    if pods::one(place, name)?.is_there() {
+        if !force {
+            return Err(Failure::new(format!(
+                "pod {name} is running; podspawn stop {name} ends it, rm --force does both"
+            )));
+        }
+        // It may end by itself meanwhile.
+        if let Err(failure) = stop::stop(place, name, false)
+            && pods::one(place, name)?.is_there()
+        {
+            return Err(failure);
+        }
+    }
+    pod::remove(&pods::paths(place, name)?)
+        .map_err(|e| Failure::new(format!("pod {name}: {}", chain(&e))))
+}
