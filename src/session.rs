@@ -82,6 +82,7 @@ pub fn here(pod: PodName, action: Action) -> Wanted {
         action,
         env: std::env::vars_os().filter(|(n, _)| local(n)).collect(),
         terminal: std::io::stdin().is_terminal() && std::io::stdout().is_terminal(),
+        forwarded: Forwarded::default(),
     }
 }
 
