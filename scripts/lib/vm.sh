@@ -26,7 +26,7 @@ make_disk() {
     install -m 600 "$dir/admin.pub" "$root/root/.ssh/authorized_keys"
     echo podspawn-vm >"$root/etc/hostname"
     echo '127.0.0.1 localhost podspawn-vm' >"$root/etc/hosts"
-    echo '/dev/vda / ext4 defaults 0 1' >"$root/etc/fstab"
+    printf '/dev/vda / ext4 defaults 0 1\n/dev/vdb /mnt ext4 ro 0 0\n' >"$root/etc/fstab"
     # Fixed, as qemu's user network has it: nothing waits for an answer.
     printf '[Match]\nType=ether\n[Network]\nAddress=10.0.2.15/24\nGateway=10.0.2.2\n' \
         >"$root/etc/systemd/network/80-vm.network"
@@ -44,9 +44,15 @@ make_disk() {
     printf '%s\n' "$recipe" >"$dir/recipe"
 }
 
-# start_vm DIR: boots it, and waits until root can log in.
+# start_vm DIR FILE…: boots it with a second disk that has these files, and waits until root can
+# log in. Not by scp: an emulated machine decrypts slowly.
 start_vm() {
     vm_dir=$1
+    shift
+    rm -rf "$vm_dir/files" "$vm_dir/files.raw"
+    mkdir "$vm_dir/files"
+    cp "$@" "$vm_dir/files/"
+    mke2fs -q -t ext4 -d "$vm_dir/files" "$vm_dir/files.raw" 512M
     vm_port=$(free_port)
     rm -f "$vm_dir/run.qcow2"
     qemu-img create -q -f qcow2 -b disk.raw -F raw "$vm_dir/run.qcow2"
@@ -54,6 +60,7 @@ start_vm() {
     nice qemu-system-x86_64 -accel tcg -cpu max -m 2048 -smp 1 -display none -serial "file:$vm_dir/console" \
         -netdev "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:$vm_port-:22" -device virtio-net-pci,netdev=net \
         -drive "file=$vm_dir/run.qcow2,if=virtio,cache=unsafe" \
+        -drive "file=$vm_dir/files.raw,format=raw,if=virtio,read-only=on" \
         -kernel "$vm_dir/kernel" -initrd "$vm_dir/initrd" -append 'root=/dev/vda rw console=ttyS0 quiet' &
     vm_pid=$!
     wait_up
@@ -95,10 +102,4 @@ sftp_alice() {
     local options
     mapfile -t options < <(vm_options)
     sftp -q -b - "${options[@]}" -i "$vm_dir/user" -P "$vm_port" alice@127.0.0.1
-}
-
-to_vm() { # to_vm FILE… DIR
-    local options
-    mapfile -t options < <(vm_options)
-    scp -q "${options[@]}" -i "$vm_dir/admin" -P "$vm_port" "${@:1:$#-1}" "root@127.0.0.1:${!#}"
 }
