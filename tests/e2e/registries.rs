@@ -355,9 +355,6 @@ fn a_pull_shows_what_its_reader_can_take() {
     assert!(terminal.wait().success());
     let raw = terminal.raw();
     assert!(raw.contains("of 6 layers") && raw.contains("/s"), "{raw:?}");
-    assert_eq!(
-        raw.trim_end().lines().last().map(str::trim),
-        Some(&*digest),
-        "{raw:?}"
-    );
+    // Where the lines were, which are gone.
+    assert!(raw.trim_end().ends_with(&*digest), "{raw:?}");
 }
