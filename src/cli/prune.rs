@@ -55,13 +55,9 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
 /// Takes the names from images that nothing uses.
 fn unname(store: &Store, removed: &mut Removed) -> Result<(), Failure> {
     for summary in store.images()? {
-        let Some(image) = store.image_by_digest(&summary.digest)? else {
-            continue;
-        };
-        if store.in_use(&image) {
+        if store.in_use(&summary.digest) {
             continue;
         }
-        drop(image);
         for name in &summary.names {
             let gone = store.remove(name)?;
             removed.untagged.extend(gone.untagged);

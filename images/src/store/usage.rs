@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 
-use super::{Image, Store, StoreError, layout};
+use super::{Store, StoreError, layout};
 use crate::digest::Digest;
 
 /// What the store takes, in bytes on the disk.
@@ -100,10 +100,9 @@ impl Store {
         Ok(usage)
     }
 
-    /// Whether a pod or command uses the image now.
-    pub fn in_use(&self, image: &Image) -> bool {
-        // Another open file, for a lock of its own.
-        layout::open_dir(&image.dir).is_ok_and(|dir| {
+    /// Whether a pod or command uses the image now, this process included.
+    pub fn in_use(&self, image: &Digest) -> bool {
+        layout::open_dir(&self.inner.layout.image(image)).is_ok_and(|dir| {
             let operation = rustix::fs::FlockOperation::NonBlockingLockExclusive;
             !super::lock::try_lock(&dir, operation).unwrap_or(true)
         })

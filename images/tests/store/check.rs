@@ -259,7 +259,7 @@ fn what_is_damaged_is_set_aside_unless_it_is_used() {
     assert_eq!(layers, [one.layers[0].descriptor.digest.clone()]);
 
     let used = place.store.image(&"one".parse().unwrap()).unwrap().unwrap();
-    assert!(place.store.in_use(&used));
+    assert!(place.store.in_use(&used.digest));
     assert!(place.store.set_aside(&images, &layers).unwrap().is_none());
     assert_eq!(place.list("images").len(), 2);
     drop(used);
