@@ -16,3 +16,4 @@ pub mod output;
 pub mod registries;
 pub mod server;
 pub mod session;
+pub mod starter;

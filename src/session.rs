@@ -26,8 +26,8 @@ use podspawn_runtime::supervisor::{Login, PodImage, PodSpec, Terms, UserChoice};
 use crate::cli::{Place, namespace, pull};
 use crate::config::{Config, PodUser, UserPath};
 use crate::exit::{Exit, Failure};
-use crate::guest;
 use crate::output::text;
+use crate::{guest, starter};
 
 /// Where shells are in images, after the configured one.
 const SHELLS: [&str; 8] = [
@@ -227,14 +227,22 @@ fn attach_to(
         let create = || spec(place, mode, paths, &shells, &terminfo);
         return attach_or_launch(paths, || create().map_err(Line));
     }
+    if let Some(attached) = attach(paths)? {
+        return Ok(attached);
+    }
     let name = &paths.name;
-    attach(paths)?.ok_or_else(|| {
-        FindError::Refused(if create {
-            cannot_start(name)
-        } else {
-            format!("pod {name} is not running; podspawn shell {name} starts it")
-        })
-    })
+    if !create {
+        let line = format!("pod {name} is not running; podspawn shell {name} starts it");
+        return Err(FindError::Refused(line));
+    }
+    let refused = |failure: Failure| FindError::Refused(failure.line().to_owned());
+    let run = run_dir(place).map_err(refused)?;
+    if starter::ask(&run, name).map_err(refused)?
+        && let Some(attached) = attach(paths)?
+    {
+        return Ok(attached);
+    }
+    Err(FindError::Refused(cannot_start(name)))
 }
 
 fn count(metrics: &Metrics, attached: &Result<Attached, FindError>) {

@@ -42,6 +42,8 @@ pub struct Network {
     pub resolv: Vec<u8>,
     /// The pod is kept as long as this is open.
     pub _lease: OwnedFd,
+    /// The helper's end says that the connection is open, to what it left behind.
+    pub _open: OwnedFd,
 }
 
 /// Why there is no pod.
@@ -99,6 +101,7 @@ pub fn run(member: &Member, options: &Options, env: Vec<CString>) -> Result<Netw
         resolv: descriptors::read_sealed(&resolv)?,
         namespace,
         _lease: lease,
+        _open: ours,
     })
 }
 

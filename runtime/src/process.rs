@@ -55,6 +55,47 @@ pub fn in_child(work: impl FnOnce() -> Result<(), String>) -> io::Result<Result<
     }))
 }
 
+/// Runs `work` in a process that nobody waits for and that leads a session of its
+/// own, and returns once it does.
+///
+/// The calling process must have a single thread.
+///
+/// # Errors
+///
+/// When no process can be made.
+pub fn detached(work: impl FnOnce()) -> io::Result<()> {
+    // Twice, so that it is init's child and leaves no zombie.
+    match sys::fork()? {
+        Forked::Child => {
+            let status = match sys::fork() {
+                Ok(Forked::Child) => {
+                    let _ = rustix::process::setsid();
+                    work();
+                    sys::exit(0)
+                }
+                Ok(Forked::Parent(pid)) => {
+                    // Until it has left the group, which may be killed as a whole.
+                    let own = rustix::process::getsid(None);
+                    while rustix::process::getsid(Some(pid)) == own {
+                        std::thread::sleep(std::time::Duration::from_micros(100));
+                    }
+                    0
+                }
+                Err(_) => 1,
+            };
+            sys::exit(status)
+        }
+        Forked::Parent(pid) => loop {
+            match waitpid(Some(pid), WaitOptions::empty()) {
+                Ok(Some((_, status))) if status.exit_status() == Some(0) => return Ok(()),
+                Ok(Some(_)) => return Err(io::Error::other("no process could be made")),
+                Ok(None) | Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        },
+    }
+}
+
 /// The process of a pidfd as this pid namespace numbers it; `None` once it is
 /// reaped (`/proc/PID/fdinfo`, `proc(5)`).
 #[must_use]

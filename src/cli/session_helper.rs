@@ -5,7 +5,8 @@
 //! answers with one message: `ok` and four descriptors (the pod's network
 //! namespace, its hosts and resolv.conf in sealed memory, and its attachment to
 //! the supervisor, which the connection then holds); or why there is no pod.
-//! The module ends it when it has answered or taken too long.
+//! The module ends it when it has answered or taken too long; a process stays
+//! behind for the sessions of the connection, see [`crate::starter`].
 
 use std::io::{self, IoSlice, Write};
 use std::mem::MaybeUninit;
@@ -19,6 +20,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 
 use super::{Place, spawn};
 use crate::exit::{Exit, Failure};
+use crate::starter;
 
 /// Longest answer, in bytes.
 const ANSWER: usize = 900;
@@ -32,7 +34,11 @@ pub fn run(named: Option<&Path>) -> Result<Exit, Failure> {
     let socket = session::socket_of_module()
         .map_err(|e| Failure::new(format!("this is for the session module of sshd: {e}")))?;
     let sent = match pod(named) {
-        Ok((attached, network)) => offer(socket.as_fd(), &attached, &network),
+        Ok((place, attached, network)) => {
+            // Without it the session is one pod poorer, and no more.
+            let _ = starter::leave_behind(&place, &socket);
+            offer(socket.as_fd(), &attached, &network)
+        }
         Err(failure) => {
             let line = crate::output::text::escape(failure.line()).into_owned();
             send(socket.as_fd(), shortened(&line), &[])
@@ -42,14 +48,14 @@ pub fn run(named: Option<&Path>) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-fn pod(named: Option<&Path>) -> Result<(Attached, PodNetwork), Failure> {
+fn pod(named: Option<&Path>) -> Result<(Place, Attached, PodNetwork), Failure> {
     let place = Place::of_process(None, named)?;
     // What the client wants is not known yet; the administrator may have said.
     let pod = spawn::pod_name(std::env::var("PODSPAWN_PROJECT").ok())?;
     let attached = crate::session::enter(&place, pod, true, None)?;
     let network = PodNetwork::of(&attached)
         .map_err(|e| Failure::new(format!("cannot reach the pod's network: {e}")))?;
-    Ok((attached, network))
+    Ok((place, attached, network))
 }
 
 fn offer(socket: BorrowedFd<'_>, attached: &Attached, network: &PodNetwork) -> io::Result<()> {

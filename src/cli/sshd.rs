@@ -63,7 +63,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     let host_key = host_key(&own)?;
     let keys = keys(&place, &own)?;
     let run = RunDir::of_user(place.directories.runtime.as_deref(), place.account.uid)?;
-    let view = run.path().join("sshd");
+    let view = run.path().join(".sshd");
     directory(&view)?;
 
     let attached = crate::session::enter(&place, pod.clone(), true, None)?;
