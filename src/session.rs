@@ -9,22 +9,26 @@ use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use podspawn_images::store::{Image, Store};
+use podspawn_runtime::cgroup;
+use podspawn_runtime::limits::Limits;
 use podspawn_runtime::metrics::{Counter, Latency, Metrics};
 use podspawn_runtime::pod::{
     Attached, Came, FindError, Mode, PodName, PodPaths, RunDir, attach, attach_or_launch,
     is_behind_module,
 };
 use podspawn_runtime::record::{Audit, AuditEvent, Records, Sink, Who};
-use podspawn_runtime::session::{self, Action, Ending, Session};
+use podspawn_runtime::session::{self, Action, Ended, Ending, Session};
 use podspawn_runtime::sockets::Forwarded;
-use podspawn_runtime::supervisor::{Login, PodImage, PodSpec, Terms, UserChoice};
+use podspawn_runtime::supervisor::{HomeChoice, Login, PodImage, PodSpec, Terms, UserChoice};
 
+use crate::account::Account;
 use crate::cli::{Place, namespace, pull};
-use crate::config::{Config, PodUser, UserPath};
+use crate::config::{Config, Home, PodUser, UserPath};
 use crate::exit::{Exit, Failure};
 use crate::output::text;
 use crate::{guest, starter};
@@ -94,7 +98,8 @@ pub fn here(pod: PodName, action: Action) -> Wanted {
 pub fn run(place: &Place, wanted: Wanted) -> Result<Exit, Failure> {
     let begin = Instant::now();
     let records = records(place);
-    let who = who(place, &wanted.pod);
+    let pod = wanted.pod.clone();
+    let who = who(place, &pod);
     // Closed again before a supervisor is made, which would inherit it.
     let audit = Audit::open(&records.audit, who.clone());
     let client = client(std::env::var("SSH_CONNECTION").ok().as_deref());
@@ -111,10 +116,13 @@ pub fn run(place: &Place, wanted: Wanted) -> Result<Exit, Failure> {
     let (shells, terminfo) = means(&place.config);
     let result = attached.and_then(|attached| run_in(&attached, wanted, shells, terminfo.len()));
     audit.write(AuditEvent::Disconnect {
-        ending: result.as_ref().copied().map_err(Failure::line),
+        ending: result
+            .as_ref()
+            .map(|ended| ended.how)
+            .map_err(Failure::line),
         duration: begin.elapsed(),
     });
-    result.map(exit_of)
+    exit_of(&pod, result?)
 }
 
 /// Runs the session in a pod that is there, without a look at the configuration:
@@ -134,7 +142,7 @@ pub fn join(
     // Joining needs no storage.
     let paths = PodPaths::new(&run, Path::new("/"), wanted.pod.clone());
     let attached = attach(&paths)?.ok_or_else(|| Failure::new(cannot_start(&paths.name)))?;
-    run_in(&attached, wanted, shells, terminfo).map(exit_of)
+    exit_of(&paths.name, run_in(&attached, wanted, shells, terminfo)?)
 }
 
 fn run_in(
@@ -142,7 +150,7 @@ fn run_in(
     wanted: Wanted,
     shells: Vec<PathBuf>,
     terminfo: usize,
-) -> Result<Ending, Failure> {
+) -> Result<Ended, Failure> {
     let session = Session {
         action: wanted.action,
         env: wanted.env,
@@ -155,11 +163,67 @@ fn run_in(
     Ok(session::run(attached, &session)?)
 }
 
-fn exit_of(ending: Ending) -> Exit {
-    match ending {
+/// Ends as the program ended; with a line, if the pod ended under it.
+fn exit_of(pod: &PodName, ended: Ended) -> Result<Exit, Failure> {
+    let exit = match ended.how {
         Ending::Exited(status) => Exit::Status(status),
         Ending::Signaled(signal) => Exit::Signal(signal),
+    };
+    match ended.pod_ended {
+        Some(why) if exit.code() != 0 => {
+            Err(Failure::new(format!("pod {pod} ended: {why}")).with_exit(exit))
+        }
+        _ => Ok(exit),
     }
+}
+
+/// The user as their systemd knows them, which makes the pod's cgroup.
+fn host_user(place: &Place, mode: Mode) -> cgroup::User {
+    let Account { name, uid, .. } = &place.account;
+    let usual = PathBuf::from(format!("/run/user/{uid}"));
+    cgroup::User {
+        uid: *uid,
+        runtime: place
+            .directories
+            .runtime
+            .iter()
+            .cloned()
+            .chain([usual])
+            .collect(),
+        lingers: Path::new("/var/lib/systemd/linger").join(name).exists(),
+        outlives_login: mode != Mode::DestroyOnDisconnect,
+    }
+}
+
+/// Where the session user's home comes from.
+fn home(
+    config: &Config,
+    mode: Mode,
+    account: &Account,
+    paths: &PodPaths,
+) -> Result<HomeChoice, Failure> {
+    let usual = match mode {
+        Mode::Persistent => Home::Persistent,
+        Mode::GracePeriod | Mode::DestroyOnDisconnect => Home::Ephemeral,
+    };
+    Ok(match (config.home.unwrap_or(usual), &config.homes_dir) {
+        (Home::Ephemeral, _) => HomeChoice::Ephemeral,
+        (Home::Host, _) => HomeChoice::Host(account.home.clone()),
+        (Home::Persistent, None) => HomeChoice::Kept(paths.home()),
+        (Home::Persistent, Some(homes)) => {
+            let own = homes.join(&account.name);
+            let is_theirs = std::fs::symlink_metadata(&own)
+                .is_ok_and(|dir| dir.is_dir() && dir.uid() == account.uid);
+            if !is_theirs {
+                return Err(Failure::new(format!(
+                    "{} is not a directory of {}; the administrator makes it, for state.homes_dir",
+                    own.display(),
+                    account.name
+                )));
+            }
+            HomeChoice::Kept(own.join(paths.name.as_str()))
+        }
+    })
 }
 
 /// Shells to try, best first, and the host's directories of terminfo.
@@ -225,7 +289,8 @@ fn attach_to(
     if create && !is_behind_module() {
         let (shells, terminfo) = means(&place.config);
         let create = || spec(place, mode, paths, &shells, &terminfo);
-        return attach_or_launch(paths, || create().map_err(Line));
+        let most = place.config.max_per_user;
+        return attach_or_launch(paths, most, || create().map_err(Line));
     }
     if let Some(attached) = attach(paths)? {
         return Ok(attached);
@@ -335,6 +400,7 @@ fn spec(
         root,
         ..
     } = place;
+    let mode = mode.unwrap_or(config.mode);
     let map = namespace::map_of(account)?;
     if std::io::stderr().is_terminal() {
         namespace::note(&map, account);
@@ -375,10 +441,18 @@ fn spec(
         records: records(place),
         shells: shells.to_vec(),
         terms: Terms {
-            mode: mode.unwrap_or(Mode::GracePeriod),
+            mode,
             grace_period: config.grace_period,
-            max_lifetime: None,
+            max_lifetime: config.max_lifetime,
         },
+        host_user: host_user(place, mode),
+        limits: Limits {
+            cpus: Some(config.cpus).filter(|n| *n > 0.0),
+            memory: Some(config.memory).filter(|n| *n > 0),
+            pids: Some(config.pids_limit).filter(|n| *n > 0),
+        },
+        home: home(config, mode, account, paths)?,
+        keep_root: config.keep_root,
     })
 }
 

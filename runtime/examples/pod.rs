@@ -4,10 +4,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use podspawn_runtime::cgroup;
 use podspawn_runtime::idmap::IdMap;
 use podspawn_runtime::pod::{Mode, PodName, PodPaths, RunDir, attach_or_launch};
 use podspawn_runtime::session::{self, Action, Session};
-use podspawn_runtime::supervisor::{Login, PodImage, PodSpec, Terms, UserChoice};
+use podspawn_runtime::supervisor::{HomeChoice, Login, PodImage, PodSpec, Terms, UserChoice};
 
 fn main() {
     session::close_inherited();
@@ -30,7 +31,7 @@ fn main() {
     let paths = PodPaths::new(&run, &home.join("store"), PodName::default_pod());
     let shells = vec![PathBuf::from("/bin/bash"), "/bin/sh".into()];
     let spec_paths = paths.clone();
-    let attached = attach_or_launch::<std::io::Error>(&paths, || {
+    let attached = attach_or_launch::<std::io::Error>(&paths, 0, || {
         Ok(PodSpec {
             paths: spec_paths,
             map,
@@ -51,6 +52,15 @@ fn main() {
                 grace_period: Duration::from_secs(5),
                 max_lifetime: None,
             },
+            host_user: cgroup::User {
+                uid,
+                runtime: Vec::new(),
+                lingers: false,
+                outlives_login: true,
+            },
+            limits: Default::default(),
+            home: HomeChoice::Ephemeral,
+            keep_root: false,
         })
     });
     let attached = match attached {
@@ -70,7 +80,7 @@ fn main() {
         terminfo: 1,
     };
     match session::run(&attached, &session) {
-        Ok(ending) => ending.pass_on(),
+        Ok(ended) => ended.how.pass_on(),
         Err(e) => {
             eprintln!("podspawn: {}", podspawn_runtime::error::chain(&e));
             std::process::exit(125)

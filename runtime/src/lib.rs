@@ -12,10 +12,12 @@
 //! - the child of a session, from fork to exec, inside the container: `session::child`.
 
 pub mod accounts;
+pub mod cgroup;
 pub mod error;
 pub mod gateway;
 pub mod guest;
 pub mod idmap;
+pub mod limits;
 pub mod metrics;
 pub mod pod;
 pub mod probe;

@@ -30,6 +30,7 @@ use std::time::Duration;
 use podspawn_images::limits::Limits;
 use podspawn_images::policy::Policy;
 use podspawn_images::reference::Reference;
+use podspawn_runtime::pod::Mode;
 
 pub use read::{Locations, load, load_server};
 pub use schema::{KEYS, Key, PER_USER, Reach, Registries, Registry, SHORT, WithoutEffect};
@@ -47,6 +48,24 @@ pub struct Config {
     pub shell: PathBuf,
     /// `session.grace_period`: how long a pod outlives its last session.
     pub grace_period: Duration,
+    /// `session.mode`: when a pod ends.
+    pub mode: Mode,
+    /// `session.max_lifetime`: how long a pod may live; not in mode persistent.
+    pub max_lifetime: Option<Duration>,
+    /// `home`; what is usual for the mode if nothing is said.
+    pub home: Option<Home>,
+    /// `storage.keep_root`: whether what is written to the root outlives the pod.
+    pub keep_root: bool,
+    /// `state.homes_dir`: where persistent homes are, if not in the store.
+    pub homes_dir: Option<PathBuf>,
+    /// `defaults.cpus`; 0: no limit.
+    pub cpus: f64,
+    /// `defaults.memory`, in bytes; 0: no limit.
+    pub memory: u64,
+    /// `security.pids_limit`; 0: no limit.
+    pub pids_limit: u64,
+    /// `resources.max_per_user`: pods at once; 0: no limit.
+    pub max_per_user: u64,
     /// `storage.root`, if it is not the user's data directory.
     pub storage_root: Option<UserPath>,
     /// `storage.system_cache`: blobs that all users of the host share, if any.
@@ -82,6 +101,17 @@ pub enum PodUser {
     Image,
     /// `root`.
     Root,
+}
+
+/// What the session user's home is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// Part of the pod.
+    Ephemeral,
+    /// Kept for the next pod of that name.
+    Persistent,
+    /// The user's own on the host.
+    Host,
 }
 
 /// What a pod can reach.
@@ -153,6 +183,15 @@ impl Default for Config {
             image,
             shell: "/bin/bash".into(),
             grace_period: Duration::from_secs(60),
+            mode: Mode::default(),
+            max_lifetime: Some(Duration::from_secs(8 * 60 * 60)),
+            home: None,
+            keep_root: false,
+            homes_dir: None,
+            cpus: 2.0,
+            memory: 2 << 30,
+            pids_limit: 256,
+            max_per_user: 3,
             storage_root: None,
             system_cache: Some("/var/cache/podspawn".into()),
             log: None,

@@ -97,23 +97,27 @@ pub const KEYS: &[Key] = &[
         "Shell of an interactive session, an absolute path; where the image has none there, \
          bash or sh. Default: /bin/bash.",
     ),
-    later(
+    key(
         "defaults.cpus",
         User,
-        set::any_cpus,
-        "Processors that a pod may use, such as 2.0.",
+        set::cpus,
+        "Processors that a pod may use, such as 2.0; 0 for no limit. Needs a cgroup of the \
+         pod's own. Default: 2.0.",
     ),
-    later(
+    key(
         "defaults.memory",
         User,
-        set::any_size,
-        "Memory that a pod may use, such as 2g.",
+        set::memory,
+        "Memory that a pod may use, such as 2g; 0 for no limit. Without a cgroup of the pod's \
+         own, what each of its processes may allocate. Default: 2g.",
     ),
     key(
         "session.mode",
         User,
         set::mode,
-        "When a pod ends: grace-period, a while after its last session.",
+        "When a pod ends: grace-period, a while after its last session; destroy-on-disconnect, \
+         with it; persistent, when it is stopped, and its home stays even then. \
+         Default: grace-period.",
     ),
     key(
         "session.grace_period",
@@ -121,11 +125,27 @@ pub const KEYS: &[Key] = &[
         set::grace_period,
         "How long a pod outlives its last session, such as 90s or 1h30m. Default: 60s.",
     ),
-    later(
+    key(
         "session.max_lifetime",
         Administrator,
-        set::any_duration,
-        "How long a pod may live at most.",
+        set::max_lifetime,
+        "How long a pod may live at most, whoever is in it, but in mode persistent; 0 for no \
+         limit. Time in which the host is suspended does not count. Default: 8h.",
+    ),
+    key(
+        "home",
+        Administrator,
+        set::home,
+        "What the session user's home is: ephemeral, gone with the pod; persistent, kept for the \
+         next pod of that name; host, the user's own on the host. If not given, it is \
+         persistent in mode persistent, else ephemeral.",
+    ),
+    key(
+        "storage.keep_root",
+        User,
+        set::keep_root,
+        "Whether everything that is written to a pod's root file system is kept for the next pod \
+         of that name, such as installed packages. Default: false.",
     ),
     key(
         "storage.root",
@@ -251,11 +271,12 @@ pub const KEYS: &[Key] = &[
         set::any_flag,
         "Whether programs in a container can gain privileges.",
     ),
-    later(
+    key(
         "security.pids_limit",
         Administrator,
-        set::any_number,
-        "Processes that a pod may have.",
+        set::pids_limit,
+        "Processes and threads that a pod may have; 0 for no limit. Without a cgroup of the \
+         pod's own, those of the session user. Default: 256.",
     ),
     later(
         "security.readonly_rootfs",
@@ -270,11 +291,11 @@ pub const KEYS: &[Key] = &[
         "Paths at which memory is mounted, with their mount options.",
     ),
     never("security.runtime", set::any_text),
-    later(
+    key(
         "resources.max_per_user",
         Administrator,
-        set::any_number,
-        "Pods that a user may have at once.",
+        set::max_per_user,
+        "Pods that a user may have at once; 0 for no limit. Default: 3.",
     ),
     later(
         "projects_file",
@@ -282,11 +303,12 @@ pub const KEYS: &[Key] = &[
         set::any_path,
         "File that lists the projects.",
     ),
-    later(
+    key(
         "state.homes_dir",
         Host,
-        set::any_path,
-        "Directory of persistent homes.",
+        set::homes_dir,
+        "Directory in which each user has a directory of their own, by login name, for their \
+         persistent homes. If not given, they are beside the user's images.",
     ),
     never("state.db_path", set::any_text),
     never("state.lock_dir", set::any_text),

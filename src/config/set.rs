@@ -1,14 +1,17 @@
 //! What each key does with its value: checks it and puts it into the
 //! configuration. Pure.
 
+use std::time::Duration;
+
 use podspawn_images::limits::Limits;
 use podspawn_images::policy::{Pattern, Policy};
 use podspawn_images::reference::Reference;
+use podspawn_runtime::pod::Mode;
 
 use super::schema::{KEYS, Reach};
 use super::value::Value;
 use super::yaml::Problem;
-use super::{Config, Network, PodUser, Registry, UserPath, quote, units};
+use super::{Config, Home, Network, PodUser, Registry, UserPath, quote, units};
 
 type Outcome = Result<(), Problem>;
 
@@ -111,14 +114,6 @@ pub(super) fn network(config: &mut Config, value: Value<'_>) -> Outcome {
     }
 }
 
-pub(super) fn any_duration(_: &mut Config, value: Value<'_>) -> Outcome {
-    value.parsed(units::duration).map(drop)
-}
-
-pub(super) fn any_size(_: &mut Config, value: Value<'_>) -> Outcome {
-    value.parsed(units::size).map(drop)
-}
-
 pub(super) fn any_path(_: &mut Config, value: Value<'_>) -> Outcome {
     value.absolute_path().map(drop)
 }
@@ -135,19 +130,11 @@ pub(super) fn any_flag(_: &mut Config, value: Value<'_>) -> Outcome {
     value.flag().map(drop)
 }
 
-pub(super) fn any_number(_: &mut Config, value: Value<'_>) -> Outcome {
-    value.whole(0).map(drop)
-}
-
 pub(super) fn any_texts_by_name(_: &mut Config, value: Value<'_>) -> Outcome {
     for entry in value.entries()? {
         entry.value.text().map_err(|p| p.below(entry.key))?;
     }
     Ok(())
-}
-
-pub(super) fn any_cpus(_: &mut Config, value: Value<'_>) -> Outcome {
-    value.parsed(cpus).map(drop)
 }
 
 fn put<T>(place: &mut T, value: Option<T>) -> Outcome {
@@ -161,32 +148,69 @@ fn reference(text: &str) -> Result<Reference, String> {
     text.parse().map_err(|e| format!("{e}"))
 }
 
-fn cpus(text: &str) -> Result<f64, String> {
+fn processors(text: &str) -> Result<f64, String> {
     let number = text
         .parse::<f64>()
         .ok()
-        .filter(|n| n.is_finite() && *n > 0.0);
+        .filter(|n| n.is_finite() && *n >= 0.0);
     number.ok_or_else(|| format!("{} is not a number of processors such as 2.0", quote(text)))
 }
 
-/// The other modes end pods, or keep what is in them, in ways that a user would
-/// miss: better said at once than found out.
-pub(super) fn mode(_: &mut Config, value: Value<'_>) -> Outcome {
+pub(super) fn mode(config: &mut Config, value: Value<'_>) -> Outcome {
     let known = [
-        ("grace-period", true),
-        ("destroy-on-disconnect", false),
-        ("persistent", false),
+        Mode::GracePeriod,
+        Mode::DestroyOnDisconnect,
+        Mode::Persistent,
+    ]
+    .map(|mode| (mode.to_string(), mode));
+    let known = known.each_ref().map(|(word, mode)| (word.as_str(), *mode));
+    put(&mut config.mode, value.one_of(&known)?)
+}
+
+pub(super) fn max_lifetime(config: &mut Config, value: Value<'_>) -> Outcome {
+    let given = value.parsed(units::duration)?;
+    put(&mut config.max_lifetime, given.map(some_duration))
+}
+
+fn some_duration(duration: Duration) -> Option<Duration> {
+    Some(duration).filter(|d| !d.is_zero())
+}
+
+pub(super) fn home(config: &mut Config, value: Value<'_>) -> Outcome {
+    let known = [
+        ("ephemeral", Home::Ephemeral),
+        ("persistent", Home::Persistent),
+        ("host", Home::Host),
     ];
-    match value.one_of(&known)? {
-        Some(false) => {
-            let text = value.text()?.unwrap_or_default();
-            Err(value.problem(format!(
-                "{} is not available yet; write grace-period",
-                quote(text)
-            )))
-        }
-        _ => Ok(()),
-    }
+    put(&mut config.home, value.one_of(&known)?.map(Some))
+}
+
+pub(super) fn keep_root(config: &mut Config, value: Value<'_>) -> Outcome {
+    put(&mut config.keep_root, value.flag()?)
+}
+
+pub(super) fn homes_dir(config: &mut Config, value: Value<'_>) -> Outcome {
+    put(&mut config.homes_dir, value.absolute_path()?.map(Some))
+}
+
+pub(super) fn cpus(config: &mut Config, value: Value<'_>) -> Outcome {
+    put(&mut config.cpus, value.parsed(processors)?)
+}
+
+pub(super) fn memory(config: &mut Config, value: Value<'_>) -> Outcome {
+    let size = |text: &str| match text {
+        "0" => Ok(0),
+        text => units::size(text),
+    };
+    put(&mut config.memory, value.parsed(size)?)
+}
+
+pub(super) fn pids_limit(config: &mut Config, value: Value<'_>) -> Outcome {
+    put(&mut config.pids_limit, value.whole(0)?)
+}
+
+pub(super) fn max_per_user(config: &mut Config, value: Value<'_>) -> Outcome {
+    put(&mut config.max_per_user, value.whole(0)?)
 }
 
 pub(super) fn user_settings(config: &mut Config, value: Value<'_>) -> Outcome {

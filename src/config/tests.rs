@@ -76,9 +76,13 @@ fn nothing_said_is_the_defaults() {
 fn every_key_that_acts() {
     let config = server(
         r#"
-defaults: {image: "localhost:5000/dev@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", shell: /bin/zsh}
-session: {grace_period: 1h30m, mode: grace-period}
-storage: {root: "/srv/{user}"}
+defaults: {image: "localhost:5000/dev@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", shell: /bin/zsh, cpus: 0.5, memory: 512m}
+session: {grace_period: 1h30m, mode: persistent, max_lifetime: 0}
+storage: {root: "/srv/{user}", keep_root: true}
+home: host
+state: {homes_dir: /srv/homes}
+resources: {max_per_user: 0}
+security: {pids_limit: 1000}
 registries:
   certs: /etc/certs.d
   localhost:5000: {insecure: true}
@@ -100,6 +104,11 @@ user_settings: [user]
     );
     assert_eq!(config.shell, Path::new("/bin/zsh"));
     assert_eq!(config.grace_period, Duration::from_secs(5400));
+    assert_eq!((config.mode, config.max_lifetime), (Mode::Persistent, None));
+    assert_eq!((config.home, config.keep_root), (Some(Home::Host), true));
+    assert_eq!(config.homes_dir.as_deref(), Some(Path::new("/srv/homes")));
+    assert_eq!((config.max_per_user, config.pids_limit), (0, 1000));
+    assert_eq!((config.cpus, config.memory), (0.5, 512 << 20));
     assert_eq!(config.storage_root, UserPath::parse("/srv/{user}").ok());
     assert_eq!(
         config.registries.certs.as_deref(),
@@ -132,17 +141,11 @@ fn a_configuration_of_upstream_carries_over() {
     assert_eq!(
         unused(WithoutEffect::NotYet),
         [
-            (7, "defaults.cpus"),
-            (8, "defaults.memory"),
-            (11, "session.max_lifetime"),
-            (16, "state.homes_dir"),
             (21, "security.cap_drop"),
             (22, "security.cap_add"),
             (25, "security.no_new_privileges"),
-            (26, "security.pids_limit"),
             (27, "security.readonly_rootfs"),
             (28, "security.tmpfs"),
-            (31, "resources.max_per_user"),
             (32, "projects_file"),
         ]
     );
@@ -163,17 +166,9 @@ fn a_per_user_file_of_upstream_carries_over() {
     let config = apply(text, Source::PerUser).unwrap();
     assert_eq!(config.image.to_string(), "docker.io/library/debian:12");
     assert_eq!(config.shell, Path::new("/bin/zsh"));
+    assert_eq!((config.cpus, config.memory), (4.0, 8 << 30));
     let unused: Vec<_> = config.unused().iter().map(|u| u.key.as_str()).collect();
-    assert_eq!(
-        unused,
-        [
-            "defaults.cpus",
-            "defaults.memory",
-            "env",
-            "dotfiles.repo",
-            "dotfiles.install"
-        ]
-    );
+    assert_eq!(unused, ["env", "dotfiles.repo", "dotfiles.install"]);
 }
 
 #[test]
@@ -260,10 +255,6 @@ fn what_is_wrong_is_one_line() {
         (
             "session:\n  grace_period: soon\n",
             "config.yaml:2: session.grace_period: \"soon\" is not a duration; write one such as 60s, 5m or 1h30m",
-        ),
-        (
-            "session:\n  mode: persistent\n",
-            "config.yaml:2: session.mode: \"persistent\" is not available yet; write grace-period",
         ),
         (
             "session:\n  mode: forever\n",

@@ -57,9 +57,7 @@ pub fn clear(paths: &PodPaths) -> Result<Cleared, ClearError> {
     // Of a live pod too: its supervisor may not have come to it.
     storage::sweep(paths.storage());
     if let Some(dead) = Dead::find(paths)? {
-        if !storage::is_kept(paths.storage()) {
-            dead.set_aside()?;
-        }
+        dead.set_aside()?;
         drop(dead);
         storage::sweep(paths.storage());
         if let Some(dead) = Dead::find(paths)? {

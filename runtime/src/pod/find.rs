@@ -8,8 +8,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::{
-    Connection, ConnectionError, Lock, LockMode, PROTOCOL, PathsError, PodInfo, PodPaths, Reply,
-    Request,
+    ClaimError, Connection, ConnectionError, Lock, LockMode, PROTOCOL, PathsError, PodInfo,
+    PodPaths, Reply, Request, claim,
 };
 use crate::error::chain;
 use crate::supervisor::{LaunchError, PodSpec, launch};
@@ -31,6 +31,9 @@ pub enum FindError {
         /// Why.
         source: io::Error,
     },
+    /// The user has enough pods.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// The supervisor does not answer.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
@@ -95,13 +98,15 @@ pub fn attach(paths: &PodPaths) -> Result<Option<Attached>, FindError> {
 }
 
 /// Attaches to the pod, which is created from what `spec` returns if it is not
-/// alive. Of several callers at once, one creates it.
+/// alive and the user has fewer than `most` others (0: any number). Of several
+/// callers at once, one creates it.
 ///
 /// # Errors
 ///
 /// As [`attach`], and when the pod cannot be created.
 pub fn attach_or_launch<E>(
     paths: &PodPaths,
+    most: u64,
     spec: impl FnOnce() -> Result<PodSpec, E>,
 ) -> Result<Attached, FindError>
 where
@@ -114,6 +119,7 @@ where
             return Ok(attached.after(Came::Joined, begin));
         }
     }
+    let claim = claim(paths, most)?;
     let spec = spec().map_err(|e| FindError::Spec(e.into()))?;
     let begin = Instant::now();
     let (run, lock) = wait_for_run(paths, LockMode::Exclusive)?;
@@ -121,7 +127,7 @@ where
         return Ok(attached.after(Came::Joined, begin));
     }
     let begin = Instant::now();
-    let connection = launch(spec, run, Some(lock))?;
+    let connection = launch(spec, run, Some(lock), claim)?;
     match greet(connection) {
         Ok(attached) => Ok(attached.after(Came::Created, begin)),
         // One whose run directory was removed has come back meanwhile.

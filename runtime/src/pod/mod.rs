@@ -12,8 +12,12 @@
 //! 2. *storage lock*, `flock` on `STORE/pods/NAME`: held by a supervisor for
 //!    its whole life, so that one upper directory has one user, even where the
 //!    run directory was deleted under a live pod.
+//!
+//! The locks of [`claim()`] are taken before these, and the one that is waited for is
+//! held for the counting alone.
 
 mod ask;
+mod claim;
 mod clear;
 mod connection;
 mod find;
@@ -27,6 +31,7 @@ mod protocol;
 
 pub(crate) use ask::somebody_listens;
 pub use ask::{Alive, Condition, StopError, Stopped, look_at, names, stop};
+pub use claim::{Claim, ClaimError, claim};
 pub use clear::{ClearError, Cleared, clear, remove};
 pub use connection::{Connection, ConnectionError};
 pub use find::{Attached, Came, FindError, attach, attach_or_launch};

@@ -6,7 +6,10 @@
 //!          log       what the supervisor did; log.1, what was in it before
 //!          scratch/  mount point of its own tmpfs, empty on the host
 //! STORE/pods/NAME/upper, work     the writable part, gone with the pod
+//!                 kept/           or kept for the next pod of that name
+//!                 home/           a home that is kept
 //!                 dead.*          what a crash left, removed by the next supervisor
+//! STORE/pods/.claims/NAME         one a live pod, to count them
 //! ```
 
 use std::fs::{self, DirBuilder};
@@ -227,6 +230,18 @@ impl PodPaths {
     #[must_use]
     pub fn scratch(&self) -> PathBuf {
         self.run.join("scratch")
+    }
+
+    /// The directory with the claims of all of the user's pods.
+    #[must_use]
+    pub fn claims(&self) -> PathBuf {
+        self.storage.with_file_name(".claims")
+    }
+
+    /// A persistent home, where the administrator gave no other place.
+    #[must_use]
+    pub fn home(&self) -> PathBuf {
+        self.storage.join("home")
     }
 
     /// The directory with the upper and work directories.

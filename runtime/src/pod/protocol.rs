@@ -15,6 +15,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::PodStatus;
+use crate::cgroup::Membership;
+use crate::limits::ProgramLimits;
 
 /// Version of the conversation.
 pub const PROTOCOL: u32 = 1;
@@ -106,6 +108,12 @@ pub struct PodInfo {
     /// Whether [`Request::Agent`] is understood.
     #[serde(default)]
     pub agents: bool,
+    /// Resource limits of programs, where nothing else limits the pod.
+    #[serde(default)]
+    pub limits: ProgramLimits,
+    /// The cgroup that sessions enter first.
+    #[serde(default)]
+    pub cgroup: Option<Membership>,
 }
 
 /// The user of a session, inside.

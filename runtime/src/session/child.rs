@@ -12,13 +12,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use caps::{CapSet, Capability, CapsHashSet};
-use rustix::process::{DumpableBehavior, Gid, Uid};
+use rustix::process::{DumpableBehavior, Gid, Resource, Rlimit, Uid, getrlimit, setrlimit};
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::environment::Environment;
 use super::shell::{self, Program};
 use super::terminal::Pty;
 use super::{Action, Brought, Session, locale};
+use crate::limits::ProgramLimits;
 use crate::pod::PodInfo;
 use crate::sys;
 
@@ -116,6 +117,10 @@ pub fn drop_ids(info: &PodInfo) -> Step {
 }
 
 fn execute(info: &PodInfo, session: &Session, brought: &Brought, tty: Option<&Path>) -> i32 {
+    if let Err(e) = limit(&info.limits) {
+        say(&format!("cannot limit the session's resources: {e}"));
+        return FAILED;
+    }
     sys::close_from(3);
     let mut env = Environment::new(info, &session.env, tty, session.terminfo);
     locale::fall_back(
@@ -177,6 +182,25 @@ fn execute(info: &PodInfo, session: &Session, brought: &Brought, tty: Option<&Pa
             NOT_FOUND
         }
     }
+}
+
+/// Limits the program and what it starts. Last of all: a user who has used up their
+/// processes must be let in, to end some.
+fn limit(limits: &ProgramLimits) -> io::Result<()> {
+    for (resource, most) in [
+        (Resource::Nproc, limits.processes),
+        (Resource::Data, limits.data),
+    ] {
+        let Some(most) = most else { continue };
+        let now = getrlimit(resource);
+        let lower = |old: Option<u64>| Some(old.map_or(most, |old| old.min(most)));
+        let new = Rlimit {
+            current: lower(now.current),
+            maximum: lower(now.maximum),
+        };
+        setrlimit(resource, new)?;
+    }
+    Ok(())
 }
 
 /// rsync's client starts rsync on this side and shows what its shell says, which

@@ -157,6 +157,8 @@ mod tests {
             has_root: true,
             network: 0,
             agents: true,
+            limits: Default::default(),
+            cgroup: None,
         }
     }
 

@@ -26,13 +26,14 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
+use rustix::net::RecvFlags;
 use rustix::process::{DumpableBehavior, PidfdFlags, pidfd_open, set_dumpable_behavior};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 pub use environment::pass_through;
 
 use crate::error::chain;
-use crate::pod::{Attached, Request};
+use crate::pod::{Attached, Reply, Request};
 use crate::sockets::Forwarded;
 use crate::sys::{self, Forked};
 
@@ -92,6 +93,15 @@ impl Ending {
     }
 }
 
+/// The end of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How its program ended.
+    pub how: Ending,
+    /// Why the pod ended under it, if that is what happened.
+    pub pod_ended: Option<String>,
+}
+
 /// Closes whatever the process was started with beyond the standard streams,
 /// before it opens anything: the supervisor would keep it for its life.
 pub fn close_inherited() {
@@ -121,6 +131,14 @@ pub enum SessionError {
         /// Why.
         source: io::Error,
     },
+    /// The cgroup, with the pod's limits, could not be entered.
+    #[error("cannot enter the cgroup of pod {pod}")]
+    Cgroup {
+        /// The pod.
+        pod: String,
+        /// Why.
+        source: io::Error,
+    },
     /// No terminal could be made.
     #[error("cannot make a terminal in the container")]
     Terminal(#[source] io::Error),
@@ -138,12 +156,18 @@ pub enum SessionError {
 ///
 /// When the container cannot be entered. What goes wrong between fork and exec
 /// is the child's to report, with the statuses 125 to 127.
-pub fn run(attached: &Attached, session: &Session) -> Result<Ending, SessionError> {
+pub fn run(attached: &Attached, session: &Session) -> Result<Ended, SessionError> {
     let info = &attached.info;
     let enter = |source: io::Error| SessionError::Enter {
         pod: info.pod.clone(),
         source,
     };
+    if let Some(cgroup) = &info.cgroup {
+        cgroup.join().map_err(|source| SessionError::Cgroup {
+            pod: info.pod.clone(),
+            source,
+        })?;
+    }
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|e| enter(e.into()))?;
     let brought = bring(attached, session);
     let spaces = ThreadNameSpaceType::USER
@@ -181,9 +205,12 @@ pub fn run(attached: &Attached, session: &Session) -> Result<Ending, SessionErro
                 .map(terminal::Pty::into_relay)
                 .transpose()
                 .map_err(SessionError::Terminal)?;
-            let ending = wait::wait(pid, &signals, relay)?;
+            let how = wait::wait(pid, &signals, relay)?;
             let _ = attached.connection.send(&Request::Bye, &[]);
-            Ok(ending)
+            Ok(Ended {
+                how,
+                pod_ended: told(attached),
+            })
         }
     }
 }
@@ -242,4 +269,15 @@ impl Brought {
 
 fn no_display(why: &str) {
     child::say(&format!("no X11 display in this session: {why}"));
+}
+
+/// Whether the supervisor said that it ends the pod.
+fn told(attached: &Attached) -> Option<String> {
+    loop {
+        match attached.connection.receive::<Reply>(RecvFlags::DONTWAIT) {
+            Ok((Reply::Ending { why }, _)) => return Some(why),
+            Ok(_) => {}
+            Err(_) => return None,
+        }
+    }
 }

@@ -19,6 +19,7 @@ use oci_spec::runtime::{
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::home::HomeMount;
 use super::{PodSpec, agents};
 use crate::guest;
 use crate::sockets::agent;
@@ -58,13 +59,14 @@ pub fn start(
     spec: &PodSpec,
     scratch: &Path,
     rootfs: &Path,
+    home: Option<&HomeMount>,
 ) -> Result<DevContainer, ContainerError> {
     let bundle = scratch.join("bundle");
     let state = scratch.join("state");
     for dir in [&bundle, &state] {
         std::fs::create_dir(dir)?;
     }
-    runtime_spec(spec, scratch, rootfs)?.save(bundle.join("config.json"))?;
+    runtime_spec(spec, scratch, rootfs, home)?.save(bundle.join("config.json"))?;
 
     let failed = |e: &dyn std::error::Error| ContainerError::Create(crate::error::chain(e));
     // Closed by the exec of the guest: until then the process still is
@@ -107,7 +109,11 @@ fn mount(to: &str, typ: &str, from: &str, options: Vec<String>) -> Result<Mount,
 
 /// The mounts of the container: what the runtime specification asks of a Linux
 /// container, and the guest's directory.
-fn mounts(spec: &PodSpec, scratch: &Path) -> Result<Vec<Mount>, OciSpecError> {
+fn mounts(
+    spec: &PodSpec,
+    scratch: &Path,
+    home: Option<&HomeMount>,
+) -> Result<Vec<Mount>, OciSpecError> {
     let mut devpts = strings([
         "nosuid",
         "noexec",
@@ -170,6 +176,12 @@ fn mounts(spec: &PodSpec, scratch: &Path) -> Result<Vec<Mount>, OciSpecError> {
         agent::DIR,
         &["nodev", "nosuid", "noexec", "rslave"],
     )?);
+    if let Some(home) = home {
+        // Before what podspawn brings in, should that be below it.
+        let options = strings(["bind", "rw", "nosuid", "nodev"]);
+        let from = home.from.to_string_lossy();
+        mounts.insert(0, mount(&home.to, "bind", &from, options)?);
+    }
     for (n, dir) in spec.terminfo.iter().enumerate() {
         mounts.push(bind(
             dir,
@@ -197,7 +209,12 @@ fn bind(from: &Path, to: &str, options: &[&str]) -> Result<Mount, OciSpecError> 
         .build()
 }
 
-fn runtime_spec(spec: &PodSpec, scratch: &Path, rootfs: &Path) -> Result<Spec, OciSpecError> {
+fn runtime_spec(
+    spec: &PodSpec,
+    scratch: &Path,
+    rootfs: &Path,
+    home: Option<&HomeMount>,
+) -> Result<Spec, OciSpecError> {
     let none = Capabilities::default;
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(none())
@@ -264,7 +281,7 @@ fn runtime_spec(spec: &PodSpec, scratch: &Path, rootfs: &Path) -> Result<Spec, O
                 .build()?,
         )
         .process(process)
-        .mounts(mounts(spec, scratch)?)
+        .mounts(mounts(spec, scratch, home)?)
         .linux(linux)
         .build()
 }

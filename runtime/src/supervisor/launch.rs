@@ -8,9 +8,10 @@ use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, waitpid};
 
 use super::log::Log;
 use super::{PodSpec, attend, setup};
+use crate::cgroup::{self, Given};
 use crate::error::chain;
 use crate::idmap::{self, IdMapError};
-use crate::pod::{Connection, Lock, Reply};
+use crate::pod::{Claim, Connection, Lock, Reply};
 use crate::record::AuditEvent;
 use crate::sys::{self, Cloned, NamespaceFlags};
 
@@ -38,17 +39,22 @@ pub enum LaunchError {
 /// its answer comes once the pod is up, or says why not.
 ///
 /// `run` is the pod's run directory. `lock`, the pod lock, is held until the
-/// supervisor listens or has failed, and is not inherited by it.
+/// supervisor listens or has failed, and is not inherited by it; `claim` is.
 ///
 /// # Errors
 ///
 /// When the host refuses namespaces or id maps.
-pub fn launch(spec: PodSpec, run: OwnedFd, lock: Option<Lock>) -> Result<Connection, LaunchError> {
+pub fn launch(
+    spec: PodSpec,
+    run: OwnedFd,
+    lock: Option<Lock>,
+    claim: Claim,
+) -> Result<Connection, LaunchError> {
     let (ours, theirs) = Connection::pair()?;
     match sys::clone_into(NamespaceFlags::POD).map_err(LaunchError::Namespaces)? {
         Cloned::Child => {
             drop((ours, lock));
-            supervise(spec, run, theirs)
+            supervise(spec, run, theirs, claim)
         }
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
@@ -68,7 +74,9 @@ pub fn launch(spec: PodSpec, run: OwnedFd, lock: Option<Lock>) -> Result<Connect
 fn start(pid: Pid, spec: &PodSpec, connection: &Connection) -> Result<(), LaunchError> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     idmap::write(pid, &spec.map)?;
-    connection.send(&Go, &[])?;
+    let name = spec.paths.name.as_str();
+    let cgroup = cgroup::give(name, pid, &spec.host_user, &spec.limits);
+    connection.send(&Go { cgroup }, &[])?;
     let mut fds = [PollFd::new(connection, PollFlags::IN)];
     let limit = Timespec {
         tv_sec: START.cast_signed(),
@@ -90,27 +98,29 @@ fn start(pid: Pid, spec: &PodSpec, connection: &Connection) -> Result<(), Launch
     }
 }
 
-/// The message that says that the id maps are there.
+/// The message that says that the id maps are there, and the cgroup if there is one.
 #[derive(serde::Serialize, serde::Deserialize)]
-struct Go;
+struct Go {
+    cgroup: Given,
+}
 
 /// Role: the supervisor, from its first instruction. Never returns.
-fn supervise(spec: PodSpec, run: OwnedFd, first: Connection) -> ! {
+fn supervise(spec: PodSpec, run: OwnedFd, first: Connection, claim: Claim) -> ! {
     // Until the maps are written nothing can be created; a launcher that dies
     // before that closes its end.
     let went = first.receive::<Go>(rustix::net::RecvFlags::empty());
     let status = match went {
-        Ok(_) => run_pod(spec, run, first),
+        Ok((go, _)) => run_pod(spec, run, first, claim, go.cgroup),
         Err(_) => 1,
     };
     sys::exit(status)
 }
 
-fn run_pod(spec: PodSpec, run: OwnedFd, first: Connection) -> i32 {
+fn run_pod(spec: PodSpec, run: OwnedFd, first: Connection, claim: Claim, cgroup: Given) -> i32 {
     let mut log = Log::of(&spec);
     let pod = detach()
         .map_err(setup::SetupError::Detach)
-        .and_then(|()| setup::set_up(&spec, &run));
+        .and_then(|()| setup::set_up(&spec, &run, claim, cgroup));
     match pod {
         Ok(pod) => {
             log.line(format_args!(
@@ -123,6 +133,10 @@ fn run_pod(spec: PodSpec, run: OwnedFd, first: Connection) -> i32 {
                     image: &spec.image.reference,
                 },
             );
+            for limit in pod.limits.iter().filter(|limit| !limit.in_force) {
+                let (name, value, how) = (&limit.name, &limit.value, &limit.how);
+                log.line(format_args!("limit {name} {value} is not in force: {how}"));
+            }
             attend::attend(pod, &spec, run, first, &mut log);
             0
         }
@@ -147,5 +161,5 @@ fn detach() -> io::Result<()> {
     let _ = rustix::thread::set_name(c"podspawn-pod");
     rustix::process::umask(Mode::from_raw_mode(0o022));
     rustix::process::chdir("/")?;
-    Ok(())
+    sys::unshare_cgroup()
 }

@@ -19,6 +19,7 @@ mod agents;
 mod attend;
 mod container;
 mod helper;
+mod home;
 mod launch;
 mod log;
 mod mounts;
@@ -44,6 +45,7 @@ fn audit(spec: &PodSpec, event: AuditEvent<'_>) {
 
 /// What a supervisor calls itself (`/proc/PID/comm`).
 pub const PROCESS_NAME: &str = "podspawn-pod";
+pub use home::HomeChoice;
 pub use launch::{LaunchError, launch};
 pub use mounts::{MountError, Overlay};
 pub use provision::SFTP_SERVERS;

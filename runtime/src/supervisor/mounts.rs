@@ -72,14 +72,16 @@ pub struct Overlay<'a> {
     pub upper: &'a Path,
     /// overlayfs' own directory, on the same file system as `upper`.
     pub work: &'a Path,
+    /// The writable directory outlives the mount.
+    pub kept: bool,
 }
 
 impl Overlay<'_> {
     /// Mounts it on `target`. `scratch` takes links for kernels that need them.
     ///
     /// Extended attributes are `user.overlay.*`, the only ones that an
-    /// unprivileged mount may use. The mount is `volatile`: a pod's upper
-    /// directory does not outlive it, so there is nothing to sync.
+    /// unprivileged mount may use. The mount is `volatile`, with nothing to sync,
+    /// unless the upper directory is kept.
     ///
     /// # Errors
     ///
@@ -110,7 +112,9 @@ impl Overlay<'_> {
         fsconfig_set_string(fs, "upperdir", self.upper)?;
         fsconfig_set_string(fs, "workdir", self.work)?;
         fsconfig_set_flag(fs, "userxattr")?;
-        fsconfig_set_flag(fs, "volatile")?;
+        if !self.kept {
+            fsconfig_set_flag(fs, "volatile")?;
+        }
         fsconfig_create(fs)?;
         let mounted = fsmount(fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
         move_mount(
@@ -126,7 +130,10 @@ impl Overlay<'_> {
     fn mount_old(&self, target: &Path, scratch: &Path) -> io::Result<()> {
         let links = scratch.join("l");
         std::fs::create_dir_all(&links)?;
-        let mut data = b"userxattr,volatile,lowerdir=".to_vec();
+        let mut data = match self.kept {
+            true => b"userxattr,lowerdir=".to_vec(),
+            false => b"userxattr,volatile,lowerdir=".to_vec(),
+        };
         for (n, lower) in self.lowers.iter().rev().enumerate() {
             std::os::unix::fs::symlink(lower, links.join(n.to_string()))?;
             if n > 0 {

@@ -5,7 +5,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::net::{
@@ -15,10 +15,16 @@ use rustix::net::{
 use super::agents::Agents;
 use super::container::{self, ContainerError, DevContainer};
 use super::helper::Helper;
+use super::home::{self, HomeChoice, HomeMount};
 use super::mounts::{self, MountError, Overlay};
 use super::provision::{self, ProvisionError};
 use super::{PodSpec, agents, storage};
-use crate::pod::{Lock, LockMode, PathsError, PodInfo, SessionUser, somebody_listens};
+use crate::cgroup::Given;
+use crate::limits::{self, ProgramLimits};
+use crate::pod::{
+    Claim, Limit, Lock, LockMode, PathsError, PodInfo, SessionUser, somebody_listens,
+};
+use crate::rootfs::Rootfs;
 use crate::sys;
 
 /// How long to wait between two looks for the storage lock.
@@ -44,6 +50,14 @@ pub enum SetupError {
     /// There is a supervisor of this pod.
     #[error("another supervisor of this pod is there already")]
     Another,
+    /// The home could not be made.
+    #[error("cannot prepare the home {path}")]
+    Home {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A mount failed.
     #[error(transparent)]
     Mount(#[from] MountError),
@@ -72,8 +86,10 @@ pub struct Pod {
     pub listener: OwnedFd,
     /// What they are told.
     pub info: PodInfo,
-    /// The storage lock.
-    pub storage: Lock,
+    /// What it may use, as it is told.
+    pub limits: Vec<Limit>,
+    /// The storage lock, and the claim to be one of the user's pods.
+    pub storage: (Lock, Claim),
     /// What else has to be looked after.
     pub helpers: Vec<Box<dyn Helper>>,
     /// The agents of its sessions.
@@ -85,14 +101,23 @@ pub struct Pod {
 /// # Errors
 ///
 /// The first step that failed.
-pub fn set_up(spec: &PodSpec, run: &OwnedFd) -> Result<Pod, SetupError> {
+pub fn set_up(
+    spec: &PodSpec,
+    run: &OwnedFd,
+    claim: Claim,
+    cgroup: Given,
+) -> Result<Pod, SetupError> {
     let storage_error = |source| SetupError::Storage {
         path: spec.paths.storage().into(),
         source,
     };
     let storage = wait_for_storage(spec, run)?;
-    let (upper, work) =
-        storage::fresh(spec.paths.storage(), spec.image.lowers.last()).map_err(storage_error)?;
+    let (dir, top) = (spec.paths.storage(), spec.image.lowers.last());
+    let (upper, work) = match spec.keep_root {
+        true => storage::kept(dir, top),
+        false => storage::fresh(dir, top),
+    }
+    .map_err(storage_error)?;
 
     let scratch = spec.paths.scratch();
     std::fs::create_dir_all(&scratch).map_err(storage_error)?;
@@ -103,20 +128,28 @@ pub fn set_up(spec: &PodSpec, run: &OwnedFd) -> Result<Pod, SetupError> {
         lowers: &spec.image.lowers,
         upper: &upper,
         work: &work,
+        kept: spec.keep_root,
     };
     overlay.mount(&rootfs, &scratch)?;
 
     let user = provision::provision(&rootfs, spec)?;
+    let home = home_mount(spec, &user, &rootfs)?;
     sys::bring_up_loopback().map_err(SetupError::Loopback)?;
     let agents = Agents::prepare(scratch.join(agents::NAME), spec.login.uid, &user)
         .map_err(SetupError::Agents)?;
-    let dev = container::start(spec, &scratch, &rootfs)?;
+    let dev = container::start(spec, &scratch, &rootfs, home.as_ref())?;
     let listener = listen_in(run).map_err(SetupError::Control)?;
+    let by_namespace = limits::counts_processes_by_namespace();
     Ok(Pod {
         dev,
         listener,
-        info: info(spec, user),
-        storage,
+        info: PodInfo {
+            limits: limits::of_programs(&spec.limits, &cgroup.limits, by_namespace),
+            cgroup: cgroup.membership,
+            ..info(spec, user)
+        },
+        limits: limits::report(&spec.limits, &cgroup.limits, by_namespace),
+        storage: (storage, claim),
         helpers: Vec::new(),
         agents,
     })
@@ -141,6 +174,24 @@ fn wait_for_storage(spec: &PodSpec, run: &OwnedFd) -> Result<Lock, SetupError> {
     }
 }
 
+fn home_mount(
+    spec: &PodSpec,
+    user: &SessionUser,
+    rootfs: &Path,
+) -> Result<Option<HomeMount>, SetupError> {
+    let root = Rootfs::open(rootfs).map_err(|source| SetupError::Home {
+        path: "/".into(),
+        source,
+    });
+    home::prepare(&spec.home, user, &root?).map_err(|source| SetupError::Home {
+        path: match &spec.home {
+            HomeChoice::Kept(dir) | HomeChoice::Host(dir) => dir.clone(),
+            HomeChoice::Ephemeral => user.home.clone().into(),
+        },
+        source,
+    })
+}
+
 fn info(spec: &PodSpec, user: SessionUser) -> PodInfo {
     let config = spec.image.config.config().as_ref();
     PodInfo {
@@ -156,6 +207,8 @@ fn info(spec: &PodSpec, user: SessionUser) -> PodInfo {
         has_root: spec.map.has_uid(0),
         network: std::fs::metadata("/proc/self/ns/net").map_or(0, |m| m.ino()),
         agents: true,
+        limits: ProgramLimits::default(),
+        cgroup: None,
     }
 }
 

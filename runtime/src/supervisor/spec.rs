@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use oci_spec::image::ImageConfiguration;
 
-use super::Terms;
+use super::{HomeChoice, Terms};
+use crate::cgroup;
 use crate::idmap::IdMap;
+use crate::limits::Limits;
 use crate::pod::PodPaths;
 use crate::record::Records;
 
@@ -33,6 +35,14 @@ pub struct PodSpec {
     pub shells: Vec<PathBuf>,
     /// When it ends.
     pub terms: Terms,
+    /// The user, as their systemd on the host knows them.
+    pub host_user: cgroup::User,
+    /// What it may use.
+    pub limits: Limits,
+    /// What the session user's home is.
+    pub home: HomeChoice,
+    /// Whether what is written to its root is kept for the next pod of its name.
+    pub keep_root: bool,
 }
 
 /// An unpacked image.

@@ -20,7 +20,42 @@ use std::path::{Path, PathBuf};
 /// When the directories cannot be made.
 pub fn fresh(storage: &Path, top: Option<&PathBuf>) -> io::Result<(PathBuf, PathBuf)> {
     set_aside(storage)?;
-    let (upper, work) = (storage.join("upper"), storage.join("work"));
+    make(storage, top)
+}
+
+/// The upper and work directories that are kept, made if they are missing.
+///
+/// # Errors
+///
+/// When the directories cannot be made.
+pub fn kept(storage: &Path, top: Option<&PathBuf>) -> io::Result<(PathBuf, PathBuf)> {
+    let kept = storage.join(KEPT);
+    if fs::symlink_metadata(&kept).is_err() {
+        let new = storage.join("kept.new");
+        put_away(storage, &["kept.new"])?;
+        fs::DirBuilder::new().mode(0o700).create(&new)?;
+        make(&new, top)?;
+        fs::rename(&new, &kept)?;
+        fs::File::open(storage)?.sync_all()?;
+    }
+    Ok((kept.join("upper"), kept.join("work")))
+}
+
+/// Sees that everything that was written to the kept directories is on disk.
+///
+/// # Errors
+///
+/// Those of `syncfs(2)`.
+pub fn sync(storage: &Path) -> io::Result<()> {
+    let kept = fs::File::open(storage.join(KEPT))?;
+    Ok(rustix::fs::syncfs(kept)?)
+}
+
+/// What a pod that keeps its root has instead of `upper` and `work`.
+const KEPT: &str = "kept";
+
+fn make(dir: &Path, top: Option<&PathBuf>) -> io::Result<(PathBuf, PathBuf)> {
+    let (upper, work) = (dir.join("upper"), dir.join("work"));
     for dir in [&upper, &work] {
         fs::DirBuilder::new().mode(0o700).create(dir)?;
     }
@@ -38,14 +73,18 @@ pub fn fresh(storage: &Path, top: Option<&PathBuf>) -> io::Result<(PathBuf, Path
     Ok((upper, work))
 }
 
-/// Renames what a pod wrote out of the way, so that the next pod need not wait
+/// Renames what an ended pod wrote out of the way, so that the next pod need not wait
 /// for its removal.
 ///
 /// # Errors
 ///
 /// When it cannot be renamed.
 pub fn set_aside(storage: &Path) -> io::Result<()> {
-    for name in ["upper", "work"] {
+    put_away(storage, &["upper", "work"])
+}
+
+fn put_away(storage: &Path, names: &[&str]) -> io::Result<()> {
+    for name in names {
         let from = storage.join(name);
         if fs::symlink_metadata(&from).is_err() {
             continue;
@@ -58,13 +97,6 @@ pub fn set_aside(storage: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Whether what a pod wrote is to stay when the pod is gone.
-#[must_use]
-pub fn is_kept(storage: &Path) -> bool {
-    let _ = storage;
-    false
 }
 
 /// Removes what was set aside; all that can be removed is.
@@ -103,5 +135,19 @@ mod tests {
             .collect();
         left.sort();
         assert_eq!(left, ["upper", "work"]);
+    }
+
+    #[test]
+    fn what_is_kept_is_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (upper, _) = kept(dir.path(), None).unwrap();
+        fs::write(upper.join("x"), "mine").unwrap();
+        sync(dir.path()).unwrap();
+        fresh(dir.path(), None).unwrap();
+        fs::create_dir(dir.path().join("kept.new")).unwrap();
+        let (again, work) = kept(dir.path(), None).unwrap();
+        sweep(dir.path());
+        assert_eq!(fs::read_to_string(again.join("x")).unwrap(), "mine");
+        assert!(work.is_dir());
     }
 }

@@ -13,12 +13,12 @@ use rustix::process::Pid;
 pub struct NamespaceFlags(u64);
 
 impl NamespaceFlags {
-    /// What the supervisor of a pod gets: all of its own.
+    /// What the supervisor of a pod begins with; a cgroup namespace follows when it is
+    /// in its cgroup, which becomes the root of that.
     pub const POD: Self = Self(
         (libc::CLONE_NEWUSER
             | libc::CLONE_NEWNS
             | libc::CLONE_NEWPID
-            | libc::CLONE_NEWCGROUP
             | libc::CLONE_NEWIPC
             | libc::CLONE_NEWUTS
             | libc::CLONE_NEWNET) as u64,
@@ -107,6 +107,19 @@ pub fn fork() -> io::Result<Forked> {
 pub fn unshare_mounts() -> io::Result<()> {
     // SAFETY: no memory is shared anew.
     match unsafe { libc::unshare(libc::CLONE_NEWNS) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Moves this process into a new cgroup namespace, whose root is its cgroup.
+///
+/// # Errors
+///
+/// `EPERM` without the capability.
+pub fn unshare_cgroup() -> io::Result<()> {
+    // SAFETY: no memory is shared anew.
+    match unsafe { libc::unshare(libc::CLONE_NEWCGROUP) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

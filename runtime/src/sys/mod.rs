@@ -15,7 +15,9 @@ mod ns;
 mod signals;
 
 pub use cells::Cells;
-pub use clone::{Cloned, Forked, NamespaceFlags, clone_into, fork, unshare_mounts, unshare_user};
+pub use clone::{
+    Cloned, Forked, NamespaceFlags, clone_into, fork, unshare_cgroup, unshare_mounts, unshare_user,
+};
 pub use exec::{close_all_but, close_from, exec, exit, take_inherited};
 pub use lo::bring_up_loopback;
 pub use ns::namespace_user;

@@ -38,7 +38,13 @@ impl Supervisor<'_> {
         sys::kill_all(Signal::SIGKILL);
         self.wait_for_children(Instant::now() + KILLED);
         let storage = self.state.spec.paths.storage();
-        let _ = storage::set_aside(storage);
+        let kept = match self.state.spec.keep_root {
+            true => storage::sync(storage),
+            false => storage::set_aside(storage),
+        };
+        if let Err(e) = kept {
+            self.state.log.line(format_args!("what it wrote: {e}"));
+        }
         self.state.log.line("ended");
         let reason = why.to_string();
         crate::supervisor::audit(self.state.spec, AuditEvent::Destroy { reason: &reason });

@@ -51,7 +51,7 @@ impl fmt::Display for Reason {
             Self::Idle(Mode::DestroyOnDisconnect) => f.write_str("its last session has ended"),
             Self::Idle(_) => f.write_str("no session within the grace period"),
             Self::Lifetime(most) => {
-                write!(f, "it reached its maximal lifetime of {} s", most.as_secs())
+                write!(f, "it reached its maximal lifetime of {}", span(*most))
             }
             Self::Stopped { now: false } => f.write_str("it was stopped"),
             Self::Stopped { now: true } => f.write_str("it was stopped at once"),
@@ -59,6 +59,25 @@ impl fmt::Display for Reason {
             Self::Lost(what) => write!(f, "{what} is gone"),
         }
     }
+}
+
+/// A duration as one would write it.
+fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let parts = [
+        (seconds / 3600, "h"),
+        (seconds / 60 % 60, "m"),
+        (seconds % 60, "s"),
+    ];
+    let text: String = parts
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, unit)| format!("{n}{unit}"))
+        .collect();
+    if text.is_empty() {
+        return "0s".into();
+    }
+    text
 }
 
 impl Reason {

@@ -25,7 +25,7 @@ use super::helper::{Claim, Helper};
 use super::log::Log;
 use super::setup::Pod;
 use super::{PodSpec, storage};
-use crate::pod::{Connection, Lock, PodInfo};
+use crate::pod::{self, Connection, Limit, Lock, PodInfo};
 use crate::sys::{self, Signals};
 
 use door::Door;
@@ -51,6 +51,7 @@ pub fn attend(pod: Pod, spec: &PodSpec, run: OwnedFd, first: Connection, log: &m
         dev,
         listener,
         info,
+        limits,
         storage,
         mut helpers,
         agents,
@@ -59,6 +60,7 @@ pub fn attend(pod: Pod, spec: &PodSpec, run: OwnedFd, first: Connection, log: &m
     let state = State {
         spec,
         info,
+        limits,
         init: dev.pidfd,
         agents,
         life: Life::new(spec.terms, Instant::now()),
@@ -134,6 +136,7 @@ fn seconds_since_epoch() -> u64 {
 struct State<'a> {
     spec: &'a PodSpec,
     info: PodInfo,
+    limits: Vec<Limit>,
     /// The dev container's init, as sessions get it.
     init: OwnedFd,
     agents: Agents,
@@ -149,7 +152,7 @@ struct Supervisor<'a> {
     signals: Signals,
     peers: Vec<Peer>,
     helpers: Vec<Box<dyn Helper>>,
-    storage: Lock,
+    storage: (Lock, pod::Claim),
 }
 
 impl Supervisor<'_> {

@@ -102,6 +102,6 @@ fn status(state: &State<'_>) -> PodStatus {
         created: state.created,
         age: life.age(now).as_secs(),
         expires_in: life.expires_in(now).map(|left| left.as_secs()),
-        limits: Vec::new(),
+        limits: state.limits.clone(),
     }
 }
