@@ -7,6 +7,7 @@ mod agent;
 mod audit;
 mod closed;
 mod commands;
+mod disconnect;
 mod environment;
 mod forward;
 mod gateway;
@@ -14,6 +15,7 @@ mod identity;
 mod images;
 mod lifecycle;
 mod metrics;
+mod modes;
 mod quoting;
 mod registries;
 mod session;
@@ -45,7 +47,6 @@ fn main() {
         add("session", session::all());
         add("quoting", quoting::all());
         add("closed", closed::all());
-        add("gateway", gateway::all());
         add("identity", identity::all());
         if setup.ttys {
             add("tty", tty::all());
@@ -62,6 +63,8 @@ fn main() {
         add("registries", registries::all());
         add("upkeep", upkeep::all());
         add("lifecycle", lifecycle::all());
+        add("modes", modes::all());
+        add("disconnect", disconnect::all());
         add("commands", commands::all());
         add("audit", audit::all());
         add("metrics", metrics::all());

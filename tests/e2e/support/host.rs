@@ -99,6 +99,11 @@ impl Host {
         )
     }
 
+    /// Like `with_config`, its sshd with these lines in place of `UsePAM no`.
+    pub fn with_sshd(image: &str, config: &str, lines: &str) -> Self {
+        Self::restarted(Self::with_config(image, config), &[("UsePAM no", lines)])
+    }
+
     /// Like `with_image`, for clients that know RSA alone: their key is `client_rsa`.
     pub fn with_rsa(image: &str) -> Self {
         let host = Self::with_image(image);
