@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// An sshd that soon notices that a client is gone.
 fn host(image: &str) -> Host {
     let alive = "UsePAM no\nClientAliveInterval 1\nClientAliveCountMax 2";
-    Host::with_sshd(image, "session:\n  grace_period: 20s\n", alive)
+    Host::with_config_and_sshd(image, "session:\n  grace_period: 20s\n", alive)
 }
 
 fn running(mark: &str) -> bool {

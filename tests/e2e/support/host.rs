@@ -100,7 +100,7 @@ impl Host {
     }
 
     /// Like `with_config`, its sshd with these lines in place of `UsePAM no`.
-    pub fn with_sshd(image: &str, config: &str, lines: &str) -> Self {
+    pub fn with_config_and_sshd(image: &str, config: &str, lines: &str) -> Self {
         Self::restarted(Self::with_config(image, config), &[("UsePAM no", lines)])
     }
 
