@@ -400,6 +400,8 @@ fn spec(
         root,
         ..
     } = place;
+    // A pod for one command keeps nothing.
+    let keeps = mode.is_none();
     let mode = mode.unwrap_or(config.mode);
     let map = namespace::map_of(account)?;
     if std::io::stderr().is_terminal() {
@@ -452,7 +454,7 @@ fn spec(
             pids: Some(config.pids_limit).filter(|n| *n > 0),
         },
         home: home(config, mode, account, paths)?,
-        keep_root: config.keep_root,
+        keep_root: config.keep_root && keeps,
     })
 }
 

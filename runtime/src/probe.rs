@@ -53,6 +53,7 @@ pub fn overlay(dir: &Path) -> Result<(), ProbeError> {
         lowers: &lowers,
         upper: &upper,
         work: &work,
+        kept: false,
     };
     overlay.mount(&merged, &scratch)?;
     let removed = fs::remove_file(merged.join("file"));
