@@ -17,3 +17,4 @@ pub mod registries;
 pub mod server;
 pub mod session;
 pub mod starter;
+pub mod verify;

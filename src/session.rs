@@ -15,6 +15,7 @@ use std::time::{Instant, SystemTime};
 
 use podspawn_images::store::{Image, Store};
 use podspawn_runtime::cgroup;
+use podspawn_runtime::idmap::IdMap;
 use podspawn_runtime::limits::Limits;
 use podspawn_runtime::metrics::{Counter, Latency, Metrics};
 use podspawn_runtime::pod::{
@@ -407,18 +408,7 @@ fn spec(
     if std::io::stderr().is_terminal() {
         namespace::note(&map, account);
     }
-    let image = match stored(config, root, &map)? {
-        Some(image) => image,
-        None => {
-            pull::for_session(place)?;
-            stored(config, root, &map)?.ok_or_else(|| {
-                Failure::new(format!(
-                    "image {} was pulled and is gone again",
-                    config.image
-                ))
-            })?
-        }
-    };
+    let image = image(place, &map)?;
     Ok(PodSpec {
         paths: paths.clone(),
         map,
@@ -442,6 +432,7 @@ fn spec(
         },
         records: records(place),
         shells: shells.to_vec(),
+        security: config.security.security(),
         terms: Terms {
             mode,
             grace_period: config.grace_period,
@@ -458,11 +449,26 @@ fn spec(
     })
 }
 
-fn stored(
-    config: &Config,
-    root: &Path,
-    map: &podspawn_runtime::idmap::IdMap,
-) -> Result<Option<Image>, Failure> {
+/// The configured image; it is pulled if it is not there.
+///
+/// # Errors
+///
+/// When it cannot be had.
+pub fn image(place: &Place, map: &IdMap) -> Result<Image, Failure> {
+    let Place { config, root, .. } = place;
+    if let Some(image) = stored(config, root, map)? {
+        return Ok(image);
+    }
+    pull::for_session(place)?;
+    stored(config, root, map)?.ok_or_else(|| {
+        Failure::new(format!(
+            "image {} was pulled and is gone again",
+            config.image
+        ))
+    })
+}
+
+fn stored(config: &Config, root: &Path, map: &IdMap) -> Result<Option<Image>, Failure> {
     // One that was pulled before the administrator decided otherwise is refused too.
     config.policy.check(&config.image)?;
     let (ownership, container_root) = namespace::ownership(map);

@@ -77,6 +77,7 @@ fn the_help_names_the_verbs_that_there_are() {
             "inspect",
             "cleanup",
             "pull",
+            "verify-image",
             "images",
             "rmi",
             "load",

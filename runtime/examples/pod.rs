@@ -47,6 +47,7 @@ fn main() {
             user: UserChoice::Login,
             records: podspawn_runtime::record::Records::default(),
             shells: shells.clone(),
+            security: Default::default(),
             terms: Terms {
                 mode: Mode::GracePeriod,
                 grace_period: Duration::from_secs(5),

@@ -12,18 +12,22 @@
 //! - the child of a session, from fork to exec, inside the container: `session::child`.
 
 pub mod accounts;
+pub mod capability;
 pub mod cgroup;
 pub mod error;
 pub mod gateway;
 pub mod guest;
 pub mod idmap;
 pub mod limits;
+pub mod look;
 pub mod metrics;
 pub mod pod;
 pub mod probe;
 pub mod process;
 pub mod record;
 pub mod rootfs;
+pub mod seccomp;
+pub mod security;
 pub mod session;
 pub mod sockets;
 pub mod supervisor;

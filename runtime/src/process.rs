@@ -19,24 +19,33 @@ use crate::sys::{self, Forked};
 ///
 /// When no process can be made. A child that dies counts as an error of `work`.
 pub fn in_child(work: impl FnOnce() -> Result<(), String>) -> io::Result<Result<(), String>> {
+    Ok(in_child_saying(|| work().map(|()| Vec::new()))?.map(drop))
+}
+
+/// The same, with what `work` found out.
+///
+/// # Errors
+///
+/// As [`in_child`].
+pub fn in_child_saying(
+    work: impl FnOnce() -> Result<Vec<u8>, String>,
+) -> io::Result<Result<Vec<u8>, String>> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
     let pid = match sys::fork()? {
         Forked::Child => {
             drop(read);
-            let status = match work() {
-                Ok(()) => 0,
-                Err(line) => {
-                    let _ = File::from(write).write_all(line.as_bytes());
-                    1
-                }
+            let (said, status) = match work() {
+                Ok(found) => (found, 0),
+                Err(line) => (line.into_bytes(), 1),
             };
-            sys::exit(status)
+            let written = File::from(write).write_all(&said);
+            sys::exit(if written.is_ok() { status } else { 1 })
         }
         Forked::Parent(pid) => pid,
     };
     drop(write);
-    let mut line = Vec::new();
-    File::from(read).read_to_end(&mut line)?;
+    let mut said = Vec::new();
+    File::from(read).read_to_end(&mut said)?;
     let status = loop {
         match waitpid(Some(pid), WaitOptions::empty()) {
             Ok(Some((_, status))) => break status,
@@ -45,9 +54,9 @@ pub fn in_child(work: impl FnOnce() -> Result<(), String>) -> io::Result<Result<
         }
     };
     if status.exit_status() == Some(0) {
-        return Ok(Ok(()));
+        return Ok(Ok(said));
     }
-    let line = String::from_utf8_lossy(&line).into_owned();
+    let line = String::from_utf8_lossy(&said).into_owned();
     Ok(Err(match (line.is_empty(), status.terminating_signal()) {
         (false, _) => line,
         (true, Some(signal)) => format!("it was killed by signal {signal}"),

@@ -33,6 +33,7 @@ pub mod status;
 pub mod stop;
 pub mod store;
 mod usage;
+pub mod verify_image;
 
 use std::path::{Path, PathBuf};
 
@@ -136,6 +137,14 @@ enum Verb {
     /// was interrupted need not be fetched again. User names and passwords are
     /// those that docker or podman have stored.
     Pull(pull::Args),
+    /// Say whether an image can serve as a pod's
+    ///
+    /// Looks for what sessions need: a shell, sftp-server, scp, rsync, git, a
+    /// UTF-8 locale, xauth and terminfo; says what the image has, what podspawn
+    /// brings, and how to install what is missing. Then logs in to a throw-away
+    /// pod of it over a real sshd and moves a file there and back by sftp, scp and
+    /// rsync. Ends with status 1 if something needed is missing or does not work.
+    VerifyImage(verify_image::Args),
     /// List the images in the user's store
     ///
     /// The sizes are those of the compressed layers.
@@ -241,6 +250,7 @@ pub fn run(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Logs(args) => logs::run(args, config),
         Verb::Inspect(args) => inspect::run(args, config),
         Verb::Cleanup(args) => cleanup::run(args, config),
+        Verb::VerifyImage(args) => verify_image::run(args, config),
         Verb::Pull(args) => pull::run(args, config),
         Verb::Images(args) => images::run(args, config),
         Verb::Rmi(args) => rmi::run(args, config),

@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::Path;
 
+use podspawn_images::reference::Reference;
 use podspawn_runtime::pod::PodName;
 use podspawn_runtime::session::{self, Action};
 use podspawn_runtime::sockets::Forwarded;
@@ -33,6 +34,9 @@ pub struct Args {
     /// The project whose pod to join; a `.pod` suffix is stripped
     #[arg(long, value_name = "NAME")]
     project: Option<String>,
+    /// The image of a pod that is made, instead of the configured one
+    #[arg(long, value_name = "REFERENCE", hide = true)]
+    image: Option<Reference>,
 }
 
 /// Runs the session.
@@ -42,7 +46,10 @@ pub struct Args {
 /// One line, when no session could be had.
 pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     session::close_inherited();
-    let place = Place::of_process(args.user.as_deref(), named)?;
+    let mut place = Place::of_process(args.user.as_deref(), named)?;
+    if let Some(image) = &args.image {
+        place.config.image = image.clone();
+    }
     let pod = pod_name(
         args.project
             .clone()

@@ -16,6 +16,7 @@
 
 pub mod read;
 mod schema;
+mod security;
 mod set;
 pub mod units;
 mod user_path;
@@ -34,6 +35,7 @@ use podspawn_runtime::pod::Mode;
 
 pub use read::{Locations, load, load_server};
 pub use schema::{KEYS, Key, PER_USER, Reach, Registries, Registry, SHORT, WithoutEffect};
+pub use security::Confinement;
 pub use user_path::UserPath;
 
 use value::{Entry, Value};
@@ -88,6 +90,8 @@ pub struct Config {
     pub key_dir: PathBuf,
     /// `user_settings`: the keys that a user's own file may have.
     pub user_settings: Vec<&'static str>,
+    /// `security`: how pods are confined.
+    pub security: Confinement,
     unused: Vec<Unused>,
 }
 
@@ -203,6 +207,7 @@ impl Default for Config {
             network: Network::default(),
             key_dir: "/etc/podspawn/keys".into(),
             user_settings: vec!["defaults.image", "defaults.shell", "session.grace_period"],
+            security: Confinement::default(),
             unused: Vec::new(),
         }
     }
@@ -370,6 +375,14 @@ fn suggest(given: &str, known: impl Iterator<Item = &'static str>) -> String {
         Some((likeness, name)) if likeness >= 0.75 => format!("; did you mean {name}?"),
         _ => String::new(),
     }
+}
+
+/// Sets what was given, and leaves what was not.
+fn put<T>(place: &mut T, value: Option<T>) -> Result<(), Problem> {
+    if let Some(value) = value {
+        *place = value;
+    }
+    Ok(())
 }
 
 /// The text in quotes, on one line, not too long.

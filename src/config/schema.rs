@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use super::value::Value;
 use super::yaml::Problem;
-use super::{Config, set};
+use super::{Config, security, set};
 
 /// Who may give a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -253,23 +253,32 @@ pub const KEYS: &[Key] = &[
          ended, and for pods created and destroyed. As log.file; what users write, they can also \
          change. Without it: the journal, where there is one.",
     ),
-    later(
+    key(
         "security.cap_drop",
         Administrator,
-        set::any_texts,
-        "Capabilities that a container does not get.",
+        security::cap_drop,
+        "Capabilities that programs in a pod never have; without ALL, the others are those that \
+         Docker gives. Default: [ALL].",
     ),
-    later(
+    key(
         "security.cap_add",
         Administrator,
-        set::any_texts,
-        "Capabilities that a container gets all the same.",
+        security::cap_add,
+        "Capabilities that programs of root's, or with file capabilities, may have all the same. \
+         Default: [CHOWN, SETUID, SETGID, DAC_OVERRIDE, FOWNER, NET_BIND_SERVICE].",
     ),
-    later(
+    key(
         "security.no_new_privileges",
         Administrator,
-        set::any_flag,
-        "Whether programs in a container can gain privileges.",
+        security::no_new_privileges,
+        "Whether setuid programs and file capabilities are without effect. Default: true.",
+    ),
+    key(
+        "security.sudo",
+        Administrator,
+        security::sudo,
+        "Whether the user may use the image's sudo without a password, to become root of the \
+         container; no_new_privileges is off then. Default: false.",
     ),
     key(
         "security.pids_limit",
@@ -278,17 +287,19 @@ pub const KEYS: &[Key] = &[
         "Processes and threads that a pod may have; 0 for no limit. Without a cgroup of the \
          pod's own, those of the session user. Default: 256.",
     ),
-    later(
+    key(
         "security.readonly_rootfs",
         Administrator,
-        set::any_flag,
-        "Whether a container's root is read-only.",
+        security::readonly_rootfs,
+        "Whether the root of a container cannot be written; security.tmpfs and a kept home can. \
+         Default: false.",
     ),
-    later(
+    key(
         "security.tmpfs",
         Administrator,
-        set::any_texts_by_name,
-        "Paths at which memory is mounted, with their mount options.",
+        security::tmpfs,
+        "Paths at which memory is mounted, each with its mount options, such as \
+         /tmp: size=64m,noexec.",
     ),
     never("security.runtime", set::any_text),
     key(

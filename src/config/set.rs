@@ -11,7 +11,7 @@ use podspawn_runtime::pod::Mode;
 use super::schema::{KEYS, Reach};
 use super::value::Value;
 use super::yaml::Problem;
-use super::{Config, Home, Network, PodUser, Registry, UserPath, quote, units};
+use super::{Config, Home, Network, PodUser, Registry, UserPath, put, quote, units};
 
 type Outcome = Result<(), Problem>;
 
@@ -122,24 +122,9 @@ pub(super) fn any_text(_: &mut Config, value: Value<'_>) -> Outcome {
     value.text().map(drop)
 }
 
-pub(super) fn any_texts(_: &mut Config, value: Value<'_>) -> Outcome {
-    value.texts().map(drop)
-}
-
-pub(super) fn any_flag(_: &mut Config, value: Value<'_>) -> Outcome {
-    value.flag().map(drop)
-}
-
 pub(super) fn any_texts_by_name(_: &mut Config, value: Value<'_>) -> Outcome {
     for entry in value.entries()? {
         entry.value.text().map_err(|p| p.below(entry.key))?;
-    }
-    Ok(())
-}
-
-fn put<T>(place: &mut T, value: Option<T>) -> Outcome {
-    if let Some(value) = value {
-        *place = value;
     }
     Ok(())
 }

@@ -146,15 +146,6 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The texts of a list, none of them empty.
-    pub(super) fn texts(self) -> Result<Vec<&'a str>, Problem> {
-        let one = |v: Value<'a>| {
-            v.text()?
-                .ok_or_else(|| v.problem("an entry of the list is empty"))
-        };
-        self.list()?.into_iter().map(one).collect()
-    }
-
     /// The keys of a section, each once; a null is an empty one.
     pub(super) fn entries(self) -> Result<Vec<Entry<'a>>, Problem> {
         let entries = match self.content() {

@@ -9,6 +9,7 @@ mod closed;
 mod commands;
 mod disconnect;
 mod environment;
+mod escape;
 mod forward;
 mod gateway;
 mod identity;
@@ -24,6 +25,7 @@ mod support;
 mod transfer;
 mod tty;
 mod upkeep;
+mod verify;
 mod x11;
 
 use libtest_mimic::{Arguments, Trial};
@@ -48,6 +50,7 @@ fn main() {
         add("quoting", quoting::all());
         add("closed", closed::all());
         add("identity", identity::all());
+        add("escape", escape::all());
         if setup.ttys {
             add("tty", tty::all());
             add("commands", commands::with_terminals());
@@ -62,6 +65,7 @@ fn main() {
         add("images", images::all());
         add("registries", registries::all());
         add("upkeep", upkeep::all());
+        add("verify", verify::all());
         add("lifecycle", lifecycle::all());
         add("modes", modes::all());
         add("disconnect", disconnect::all());

@@ -58,6 +58,8 @@ pub struct Attached {
     pub info: PodInfo,
     /// A handle of the dev container's init, to enter its namespaces by.
     pub init: OwnedFd,
+    /// The compiled filter of system calls.
+    pub filter: OwnedFd,
     /// The attachment; the pod is held as long as it is open.
     pub connection: Connection,
     /// Which of the two it was.
@@ -217,15 +219,16 @@ fn begin(run: &OwnedFd, request: &Request) -> Result<Option<Connection>, Connect
 
 fn greet(connection: Connection) -> Result<Attached, FindError> {
     match connection.receive_within::<Reply>(ANSWER)? {
-        (Reply::Attached(info), mut fds) if fds.len() == 1 => Ok(Attached {
+        (Reply::Attached(info), mut fds) if fds.len() == 2 => Ok(Attached {
             info: *info,
+            filter: fds.remove(1),
             init: fds.remove(0),
             connection,
             came: Came::Joined,
             took: Duration::ZERO,
         }),
         (Reply::Attached(_), _) => Err(FindError::Refused(
-            "the pod's supervisor sent no handle of the container".into(),
+            "the pod's supervisor did not send handles of the container and its filter".into(),
         )),
         (Reply::Failed { why }, _) => Err(FindError::Refused(why)),
         _ => Err(FindError::Refused(

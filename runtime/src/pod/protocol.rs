@@ -7,7 +7,7 @@
 //! when that cannot be kept.
 //!
 //! A session sends [`Request::Attach`] and gets [`Reply::Attached`] with a pidfd
-//! of the dev container's init. It may then send [`Request::Child`] with a pidfd
+//! of the dev container's init and the filter of system calls. It may then send [`Request::Child`] with a pidfd
 //! of what it runs. The connection *is* the attachment: the supervisor counts
 //! open connections that asked for it, and ends the child of one that closed
 //! without [`Request::Bye`]. A connection that only asks or orders does not count.
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::PodStatus;
 use crate::cgroup::Membership;
 use crate::limits::ProgramLimits;
+use crate::security::Privileges;
 
 /// Version of the conversation.
 pub const PROTOCOL: u32 = 1;
@@ -61,7 +62,8 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "reply")]
 pub enum Reply {
-    /// Come in: the descriptor is a pidfd of the container's init.
+    /// Come in: the descriptors are a pidfd of the container's init and the
+    /// compiled filter of system calls.
     Attached(Box<PodInfo>),
     /// The agent is there now.
     Agent {
@@ -114,6 +116,9 @@ pub struct PodInfo {
     /// The cgroup that sessions enter first.
     #[serde(default)]
     pub cgroup: Option<Membership>,
+    /// What its programs may do.
+    #[serde(default)]
+    pub privileges: Privileges,
 }
 
 /// The user of a session, inside.

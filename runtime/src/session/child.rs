@@ -3,15 +3,15 @@
 //! Role: it begins as a copy of podspawn inside the container, with all
 //! capabilities in the pod's user namespace, and gives up everything that the
 //! program must not have, in an order that leaves each step possible:
-//! descriptors, terminal, groups and ids, bounding set and capabilities, then
-//! exec. What fails is one line on stderr, and a status of 125 to 127.
+//! descriptors, terminal, bounding set, groups and ids, the filter of system
+//! calls, capabilities, then exec. What fails is one line on stderr, and a status of 125 to 127.
 
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use caps::{CapSet, Capability, CapsHashSet};
+use caps::{CapSet, CapsHashSet};
 use rustix::process::{DumpableBehavior, Gid, Resource, Rlimit, Uid, getrlimit, setrlimit};
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
@@ -30,20 +30,15 @@ const NOT_EXECUTABLE: i32 = 126;
 /// There is no such program.
 const NOT_FOUND: i32 = 127;
 
-/// The bounding set of sessions: what programs of root's, or with file
-/// capabilities, may have.
-const BOUNDING: [Capability; 6] = [
-    Capability::CAP_CHOWN,
-    Capability::CAP_DAC_OVERRIDE,
-    Capability::CAP_FOWNER,
-    Capability::CAP_NET_BIND_SERVICE,
-    Capability::CAP_SETGID,
-    Capability::CAP_SETUID,
-];
-
 /// Becomes the session's program.
-pub fn become_program(info: &PodInfo, session: &Session, brought: &Brought, pty: Option<Pty>) -> ! {
-    let status = match prepare(info, pty.as_ref()) {
+pub fn become_program(
+    info: &PodInfo,
+    filter: &[u8],
+    session: &Session,
+    brought: &Brought,
+    pty: Option<Pty>,
+) -> ! {
+    let status = match prepare(info, filter, pty.as_ref()) {
         Ok(()) => {
             let tty = pty.as_ref().map(|pty| pty.name.clone());
             execute(info, session, brought, tty.as_deref())
@@ -58,14 +53,14 @@ pub fn become_program(info: &PodInfo, session: &Session, brought: &Brought, pty:
 
 pub type Step = Result<(), (&'static str, io::Error)>;
 
-fn prepare(info: &PodInfo, pty: Option<&Pty>) -> Step {
+fn prepare(info: &PodInfo, filter: &[u8], pty: Option<&Pty>) -> Step {
     let step = |what: &'static str| move |e: rustix::io::Errno| (what, io::Error::from(e));
     rustix::process::setsid().map_err(step("begin a process session"))?;
     if let Some(pty) = pty {
         pty.make_controlling()
             .map_err(|e| ("attach the terminal", e))?;
     }
-    drop_ids(info)?;
+    drop_privileges(info, filter)?;
     sys::reset();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let home = Path::new(&info.user.home);
@@ -77,11 +72,12 @@ fn prepare(info: &PodInfo, pty: Option<&Pty>) -> Step {
 }
 
 /// Becomes the session user, for good.
-pub fn drop_ids(info: &PodInfo) -> Step {
+pub fn drop_privileges(info: &PodInfo, filter: &[u8]) -> Step {
     let step = |what: &'static str| move |e: rustix::io::Errno| (what, io::Error::from(e));
     let cap = |what: &'static str| move |e: caps::errors::CapsError| (what, io::Error::other(e));
     let (uid, gid) = (Uid::from_raw(info.user.uid), Gid::from_raw(info.user.gid));
-    for unwanted in caps::all().difference(&CapsHashSet::from(BOUNDING)) {
+    let bounding = info.privileges.bounding();
+    for unwanted in caps::all().difference(&bounding) {
         // A capability that this kernel does not know is not there to drop.
         let _ = caps::drop(None, CapSet::Bounding, *unwanted);
     }
@@ -99,9 +95,12 @@ pub fn drop_ids(info: &PodInfo) -> Step {
     }
     set_thread_res_gid(gid, gid, gid).map_err(step("become the user's group"))?;
     set_thread_res_uid(uid, uid, uid).map_err(step("become the user"))?;
+    // While there is CAP_SYS_ADMIN: where programs may gain privileges, nothing else
+    // allows it.
+    sys::install_filter(filter).map_err(|e| ("filter system calls", e))?;
     // The login user's id did not change, so the kernel took nothing away.
     let keep = if info.user.uid == 0 {
-        CapsHashSet::from(BOUNDING)
+        bounding
     } else {
         CapsHashSet::new()
     };
@@ -110,7 +109,9 @@ pub fn drop_ids(info: &PodInfo) -> Step {
         .map_err(cap("drop inheritable capabilities"))?;
     caps::set(None, CapSet::Effective, &keep).map_err(cap("drop effective capabilities"))?;
     caps::set(None, CapSet::Permitted, &keep).map_err(cap("drop permitted capabilities"))?;
-    set_no_new_privs(true).map_err(step("set no_new_privs"))?;
+    if info.privileges.no_new_privileges {
+        set_no_new_privs(true).map_err(step("set no_new_privs"))?;
+    }
     // Changing ids may have made the process dumpable.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(step("stay out of reach"))

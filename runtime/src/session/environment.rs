@@ -159,6 +159,7 @@ mod tests {
             agents: true,
             limits: Default::default(),
             cgroup: None,
+            privileges: Default::default(),
         }
     }
 

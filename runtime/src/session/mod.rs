@@ -34,6 +34,7 @@ pub use environment::pass_through;
 
 use crate::error::chain;
 use crate::pod::{Attached, Reply, Request};
+use crate::seccomp;
 use crate::sockets::Forwarded;
 use crate::sys::{self, Forked};
 
@@ -177,6 +178,7 @@ pub fn run(attached: &Attached, session: &Session) -> Result<Ended, SessionError
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
         | ThreadNameSpaceType::CONTROL_GROUP;
+    let filter = seccomp::load(attached.filter.as_fd()).map_err(enter)?;
     let signals = wait::block_signals()?;
     let entered = match move_into_thread_name_spaces(attached.init.as_fd(), spaces) {
         // A user namespace cannot be entered twice: this session comes from the
@@ -196,7 +198,7 @@ pub fn run(attached: &Attached, session: &Session) -> Result<Ended, SessionError
         false => None,
     };
     match sys::fork()? {
-        Forked::Child => child::become_program(info, session, &brought, pty),
+        Forked::Child => child::become_program(info, &filter, session, &brought, pty),
         Forked::Parent(pid) => {
             let child = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?;
             // Should this process be killed, the supervisor hangs up for it.

@@ -163,6 +163,7 @@ mod tests {
             agents: true,
             limits: Default::default(),
             cgroup: None,
+            privileges: Default::default(),
         }
     }
 

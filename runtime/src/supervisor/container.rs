@@ -189,6 +189,16 @@ fn mounts(
             &["nodev", "nosuid", "noexec"],
         )?);
     }
+    for tmpfs in &spec.security.tmpfs {
+        let kept = ["nosuid", "nodev"].map(String::from);
+        let options = kept.into_iter().chain(tmpfs.options.iter().cloned());
+        mounts.push(mount(
+            &tmpfs.path.to_string_lossy(),
+            "tmpfs",
+            "tmpfs",
+            options.collect(),
+        )?);
+    }
     Ok(mounts)
 }
 
@@ -277,7 +287,7 @@ fn runtime_spec(
         .root(
             RootBuilder::default()
                 .path(rootfs)
-                .readonly(false)
+                .readonly(spec.security.readonly_rootfs)
                 .build()?,
         )
         .process(process)

@@ -13,6 +13,7 @@ use crate::error::chain;
 use crate::idmap::{self, IdMapError};
 use crate::pod::{Claim, Connection, Lock, Reply};
 use crate::record::AuditEvent;
+use crate::seccomp::{self, FilterError};
 use crate::sys::{self, Cloned, NamespaceFlags};
 
 /// How long a pod may take to come up, in seconds. A previous supervisor of the
@@ -106,21 +107,30 @@ struct Go {
 
 /// Role: the supervisor, from its first instruction. Never returns.
 fn supervise(spec: PodSpec, run: OwnedFd, first: Connection, claim: Claim) -> ! {
+    // Takes a while, and the launcher is busy with the maps for as long.
+    let filter = seccomp::compile(&spec.security.capabilities);
     // Until the maps are written nothing can be created; a launcher that dies
     // before that closes its end.
     let went = first.receive::<Go>(rustix::net::RecvFlags::empty());
     let status = match went {
-        Ok((go, _)) => run_pod(spec, run, first, claim, go.cgroup),
+        Ok((go, _)) => run_pod(spec, filter, run, first, claim, go.cgroup),
         Err(_) => 1,
     };
     sys::exit(status)
 }
 
-fn run_pod(spec: PodSpec, run: OwnedFd, first: Connection, claim: Claim, cgroup: Given) -> i32 {
+fn run_pod(
+    spec: PodSpec,
+    filter: Result<OwnedFd, FilterError>,
+    run: OwnedFd,
+    first: Connection,
+    claim: Claim,
+    cgroup: Given,
+) -> i32 {
     let mut log = Log::of(&spec);
     let pod = detach()
         .map_err(setup::SetupError::Detach)
-        .and_then(|()| setup::set_up(&spec, &run, claim, cgroup));
+        .and_then(|()| setup::set_up(&spec, filter?, &run, claim, cgroup));
     match pod {
         Ok(pod) => {
             log.line(format_args!(

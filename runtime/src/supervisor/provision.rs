@@ -54,6 +54,7 @@ pub fn provision(root: &Path, spec: &PodSpec) -> Result<SessionUser, ProvisionEr
     let user = p.user()?;
     p.hosts()?;
     p.programs()?;
+    p.sudo(&user)?;
     Ok(user)
 }
 
@@ -216,6 +217,25 @@ impl Provision<'_> {
         Ok(())
     }
 
+    /// Lets the session user become root with the image's sudo, if that is asked
+    /// for and there is one (`sudoers(5)`).
+    fn sudo(&self, user: &SessionUser) -> Result<(), ProvisionError> {
+        let has = || {
+            ["/usr/bin/sudo", "/bin/sudo"]
+                .map(Path::new)
+                .iter()
+                .any(|p| self.rootfs.exists(p))
+        };
+        if !self.spec.security.sudo || !is_plain(&user.name) || !has() {
+            return Ok(());
+        }
+        self.dir("/etc/sudoers.d", self.root(0o750), self.root(0o755))?;
+        let rule = format!("{} ALL=(ALL:ALL) NOPASSWD: ALL\n", user.name);
+        self.rootfs
+            .replace(SUDOERS.as_ref(), rule.as_bytes(), self.root(0o440))
+            .map_err(|source| file(SUDOERS, source))
+    }
+
     fn symlink(&self, path: &str) -> Result<(), ProvisionError> {
         self.rootfs
             .link(path.as_ref(), guest::PATH)
@@ -232,6 +252,18 @@ pub const SFTP_SERVERS: [&str; 6] = [
     "/usr/lib/sftp-server",
     "/usr/local/libexec/sftp-server",
 ];
+
+/// What sudo reads for the session user.
+const SUDOERS: &str = "/etc/sudoers.d/podspawn";
+
+/// A name that means itself in sudoers(5).
+fn is_plain(name: &str) -> bool {
+    let first = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    first
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
 
 fn file(path: &str, source: io::Error) -> ProvisionError {
     ProvisionError::File {

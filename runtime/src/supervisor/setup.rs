@@ -25,6 +25,7 @@ use crate::pod::{
     Claim, Limit, Lock, LockMode, PathsError, PodInfo, SessionUser, somebody_listens,
 };
 use crate::rootfs::Rootfs;
+use crate::seccomp::FilterError;
 use crate::sys;
 
 /// How long to wait between two looks for the storage lock.
@@ -36,6 +37,9 @@ pub enum SetupError {
     /// The session's terminal could not be left.
     #[error("cannot detach from the session")]
     Detach(#[source] io::Error),
+    /// There is no filter of system calls.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     /// A directory of the pod cannot be used.
     #[error(transparent)]
     Paths(#[from] PathsError),
@@ -84,6 +88,8 @@ pub struct Pod {
     pub dev: DevContainer,
     /// Where sessions connect.
     pub listener: OwnedFd,
+    /// The filter of system calls that they put in force.
+    pub filter: OwnedFd,
     /// What they are told.
     pub info: PodInfo,
     /// What it may use, as it is told.
@@ -103,6 +109,7 @@ pub struct Pod {
 /// The first step that failed.
 pub fn set_up(
     spec: &PodSpec,
+    filter: OwnedFd,
     run: &OwnedFd,
     claim: Claim,
     cgroup: Given,
@@ -150,6 +157,7 @@ pub fn set_up(
         },
         limits: limits::report(&spec.limits, &cgroup.limits, by_namespace),
         storage: (storage, claim),
+        filter,
         helpers: Vec::new(),
         agents,
     })
@@ -209,6 +217,7 @@ fn info(spec: &PodSpec, user: SessionUser) -> PodInfo {
         agents: true,
         limits: ProgramLimits::default(),
         cgroup: None,
+        privileges: spec.security.for_sessions(),
     }
 }
 

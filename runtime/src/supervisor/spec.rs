@@ -11,6 +11,7 @@ use crate::idmap::IdMap;
 use crate::limits::Limits;
 use crate::pod::PodPaths;
 use crate::record::Records;
+use crate::security::Security;
 
 /// Everything that is needed to create a pod.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct PodSpec {
     pub records: Records,
     /// Shells to try for the session user, best first.
     pub shells: Vec<PathBuf>,
+    /// What its programs may do.
+    pub security: Security,
     /// When it ends.
     pub terms: Terms,
     /// The user, as their systemd on the host knows them.

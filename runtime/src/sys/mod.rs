@@ -10,6 +10,7 @@
 mod cells;
 mod clone;
 mod exec;
+mod filter;
 mod lo;
 mod ns;
 mod signals;
@@ -19,6 +20,7 @@ pub use clone::{
     Cloned, Forked, NamespaceFlags, clone_into, fork, unshare_cgroup, unshare_mounts, unshare_user,
 };
 pub use exec::{close_all_but, close_from, exec, exit, take_inherited};
+pub use filter::install_filter;
 pub use lo::bring_up_loopback;
 pub use ns::namespace_user;
 pub use signals::{Signals, block, kill_all, reraise, reset};

@@ -27,6 +27,7 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use super::child;
 use crate::error::chain;
 use crate::pod::{Attached, Connection};
+use crate::seccomp;
 use crate::sockets::display::Display;
 use crate::sys::{self, Forked};
 
@@ -133,6 +134,7 @@ fn enter(attached: &Attached, target: Option<&Target>, line: &Connection) -> Ste
     let spaces = ThreadNameSpaceType::USER | ThreadNameSpaceType::MOUNT;
     move_into_thread_name_spaces(attached.init.as_fd(), spaces)
         .map_err(step("enter the container"))?;
+    let filter = seccomp::load(attached.filter.as_fd()).map_err(|e| e.to_string())?;
     // The session's attachment among them, which must end when it does.
     let mut kept = vec![line.as_fd()];
     kept.extend(target.map(Target::as_fd));
@@ -140,7 +142,8 @@ fn enter(attached: &Attached, target: Option<&Target>, line: &Connection) -> Ste
     if target.is_some() {
         listener::make_directory(attached.info.has_root)?;
     }
-    child::drop_ids(&attached.info).map_err(|(what, e)| format!("cannot {what}: {e}"))?;
+    child::drop_privileges(&attached.info, &filter)
+        .map_err(|(what, e)| format!("cannot {what}: {e}"))?;
     rustix::process::umask(Mode::from_raw_mode(0o177));
     Ok(())
 }

@@ -55,6 +55,7 @@ pub fn attend(pod: Pod, spec: &PodSpec, run: OwnedFd, first: Connection, log: &m
         storage,
         mut helpers,
         agents,
+        filter,
     } = pod;
     helpers.insert(0, Box::new(Init(dev.pid)));
     let state = State {
@@ -63,6 +64,7 @@ pub fn attend(pod: Pod, spec: &PodSpec, run: OwnedFd, first: Connection, log: &m
         limits,
         init: dev.pidfd,
         agents,
+        filter,
         life: Life::new(spec.terms, Instant::now()),
         created: seconds_since_epoch(),
         log,
@@ -140,6 +142,8 @@ struct State<'a> {
     /// The dev container's init, as sessions get it.
     init: OwnedFd,
     agents: Agents,
+    /// The filter of system calls, as sessions get it.
+    filter: OwnedFd,
     life: Life,
     /// In seconds since the epoch.
     created: u64,

@@ -50,7 +50,9 @@ pub fn admit(peer: &mut Peer, state: &mut State<'_>) -> bool {
         state.life.joined();
     }
     let reply = Reply::Attached(Box::new(state.info.clone()));
-    peer.connection.send(&reply, &[state.init.as_fd()]).is_ok()
+    peer.connection
+        .send(&reply, &[state.init.as_fd(), state.filter.as_fd()])
+        .is_ok()
 }
 
 /// Shows an agent inside, as long as the connection lasts.
