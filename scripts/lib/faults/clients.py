@@ -59,6 +59,10 @@ class Clients:
             return "HUNG", f"{time.monotonic() - begin:.0f} s; {hung.stdout!r} {hung.stderr!r}"
         said = done.stderr.decode(errors="replace")
         detail = f"status {done.returncode}, {done.stdout[-200:]!r}, {said[-300:]!r}"
+        # sshd, told to end, may have passed on the status and not all of the output; its
+        # client says so, with the program's own status.
+        if done.returncode == 0 and "closed by remote host" in said and not want(done.stdout):
+            return "cut off", ""
         if done.returncode == 0:
             return ("ok", "") if want(done.stdout) else ("WRONG", detail)
         # ssh itself says that the connection broke, podspawn says why in a line, or the
