@@ -15,6 +15,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -167,9 +168,14 @@ fn existing(path: &Path) -> io::Result<OwnedFd> {
 
 /// Of several that come at once, one's file gets the name.
 fn create(run: &Path, path: &Path) -> io::Result<()> {
-    let new = run.join(format!("{NAME}.{}", std::process::id()));
+    // A file of this call's own: what has got the name must not be written anew.
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let call = CALLS.fetch_add(1, Relaxed);
+    let new = run.join(format!("{NAME}.{}.{call}", std::process::id()));
+    // Of a process of the same id that was killed.
+    let _ = std::fs::remove_file(&new);
     let mut options = File::options();
-    options.write(true).create(true).truncate(true).mode(0o600);
+    options.write(true).create_new(true).mode(0o600);
     let made = (|| {
         let mut file = options.open(&new)?;
         let mut bytes = [0; SIZE as usize];
