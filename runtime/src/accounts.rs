@@ -85,7 +85,8 @@ pub fn with_account(passwd: &[u8], account: &Account) -> Option<Vec<u8>> {
         home,
         shell,
     } = account;
-    let line = format!("{name}:x:{uid}:{gid}:{name}:{home}:{shell}\n");
+    // "x" would send PAM to the shadow file, where there is nobody of this name.
+    let line = format!("{name}:*:{uid}:{gid}:{name}:{home}:{shell}\n");
     Some(insert(passwd, line.as_bytes(), |fields| {
         fields.first().is_some_and(|n| *n == name.as_bytes()) || is(fields.get(2), *uid)
     }))

@@ -74,10 +74,16 @@ pub fn compile(capabilities: &[Capability]) -> Result<OwnedFd, FilterError> {
     let flags = if cfg!(target_arch = "s390x") { 1 } else { 0 };
     let none = ScmpArgCompare::new(flags, ScmpCompareOp::MaskedEqual(NAMESPACES), 0);
     add(&mut filter, ScmpAction::Allow, "clone", &[none])?;
+    for bit in (0..64).map(|n| 1 << n).filter(|bit| NAMESPACES & bit != 0) {
+        let set = ScmpArgCompare::new(flags, ScmpCompareOp::MaskedEqual(bit), bit);
+        add(&mut filter, errno(libc::EPERM), "clone", &[set])?;
+    }
     // Its flags are in memory, where no filter can look: ENOSYS, and C libraries
     // fall back to clone.
     let other = ScmpArgCompare::new(0, ScmpCompareOp::NotEqual, VSOCK);
     add(&mut filter, ScmpAction::Allow, "socket", &[other])?;
+    let vsock = ScmpArgCompare::new(0, ScmpCompareOp::Equal, VSOCK);
+    add(&mut filter, errno(libc::EPERM), "socket", &[vsock])?;
 
     let file = memfd_create("seccomp", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
         .map_err(io::Error::from)?;
