@@ -52,6 +52,9 @@ const TERMINFO: [&str; 3] = ["/etc/terminfo", "/lib/terminfo", "/usr/share/termi
 /// Of a user's own variables, those that mean the same inside.
 const LOCAL: [&str; 3] = ["COLORTERM", "LANG", "TERM"];
 
+/// How often a session looks for its pod again that ended as it was let in.
+const AGAIN: u32 = 3;
+
 /// What is to run, and where.
 #[derive(Debug)]
 pub struct Wanted {
@@ -111,19 +114,33 @@ pub fn run(place: &Place, wanted: Wanted) -> Result<Exit, Failure> {
     audit.write(AuditEvent::Runs(&wanted.action));
     drop(audit);
 
-    let attached = attached(place, &wanted);
-    // While the host's files are in sight.
-    let audit = Audit::open(&records.audit, who);
+    let (create, mode) = (wanted.create, wanted.mode);
     let (shells, terminfo) = means(&place.config);
-    let result = attached.and_then(|attached| run_in(&attached, wanted, shells, terminfo.len()));
-    audit.write(AuditEvent::Disconnect {
-        ending: result
-            .as_ref()
-            .map(|ended| ended.how)
-            .map_err(Failure::line),
-        duration: begin.elapsed(),
-    });
-    exit_of(&pod, result?)
+    let session = session_of(wanted, shells, terminfo.len());
+    let mut again = AGAIN;
+    loop {
+        let attached = attached(place, &pod, create, mode);
+        // While the host's files are in sight.
+        let audit = Audit::open(&records.audit, who.clone());
+        let result = match attached {
+            Ok(attached) => match session::run(&attached, &session) {
+                Err(e) if e.found_nobody() && again > 0 => {
+                    again -= 1;
+                    continue;
+                }
+                result => result.map_err(Failure::from),
+            },
+            Err(failure) => Err(failure),
+        };
+        audit.write(AuditEvent::Disconnect {
+            ending: result
+                .as_ref()
+                .map(|ended| ended.how)
+                .map_err(Failure::line),
+            duration: begin.elapsed(),
+        });
+        return exit_of(&pod, result?);
+    }
 }
 
 /// Runs the session in a pod that is there, without a look at the configuration:
@@ -143,16 +160,12 @@ pub fn join(
     // Joining needs no storage.
     let paths = PodPaths::new(&run, Path::new("/"), wanted.pod.clone());
     let attached = attach(&paths)?.ok_or_else(|| Failure::new(cannot_start(&paths.name)))?;
-    exit_of(&paths.name, run_in(&attached, wanted, shells, terminfo)?)
+    let session = session_of(wanted, shells, terminfo);
+    exit_of(&paths.name, session::run(&attached, &session)?)
 }
 
-fn run_in(
-    attached: &Attached,
-    wanted: Wanted,
-    shells: Vec<PathBuf>,
-    terminfo: usize,
-) -> Result<Ended, Failure> {
-    let session = Session {
+fn session_of(wanted: Wanted, shells: Vec<PathBuf>, terminfo: usize) -> Session {
+    Session {
         action: wanted.action,
         env: wanted.env,
         terminal: wanted.terminal,
@@ -160,8 +173,7 @@ fn run_in(
         terminfo,
         forwarded: wanted.forwarded,
         login: rustix::process::getuid().as_raw(),
-    };
-    Ok(session::run(attached, &session)?)
+    }
 }
 
 /// Ends as the program ended; with a line, if the pod ended under it.
@@ -241,8 +253,13 @@ fn cannot_start(pod: &PodName) -> String {
 }
 
 /// The session's way into its pod.
-fn attached(place: &Place, wanted: &Wanted) -> Result<Attached, Failure> {
-    let attached = enter(place, wanted.pod.clone(), wanted.create, wanted.mode)?;
+fn attached(
+    place: &Place,
+    pod: &PodName,
+    create: bool,
+    mode: Option<Mode>,
+) -> Result<Attached, Failure> {
+    let attached = enter(place, pod.clone(), create, mode)?;
     Metrics::open(&run_dir(place)?).count(Counter::Sessions);
     Ok(attached)
 }

@@ -148,6 +148,17 @@ pub enum SessionError {
     Io(#[from] io::Error),
 }
 
+impl SessionError {
+    /// Whether the pod had ended when it was to be entered: another is to be had.
+    #[must_use]
+    pub fn found_nobody(&self) -> bool {
+        let Self::Enter { source, .. } = self else {
+            return false;
+        };
+        source.raw_os_error() == Some(libc::ESRCH)
+    }
+}
+
 /// Runs one session in the pod, from entering to the end of its program.
 ///
 /// The process must have a single thread. It stays in the container's
