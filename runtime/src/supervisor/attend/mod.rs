@@ -161,6 +161,8 @@ struct Supervisor<'a> {
 
 impl Supervisor<'_> {
     fn wait_for_end(&mut self) -> Reason {
+        // Who ended before signals were blocked has told nobody.
+        self.hear_signals();
         loop {
             let until = match self.state.life.next(Instant::now()) {
                 Next::End(reason) => return reason,
