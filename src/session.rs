@@ -9,7 +9,10 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+use podspawn_images::reference::Reference;
 use podspawn_images::store::{Image, Store};
+use podspawn_runtime::idmap::IdMap;
+use podspawn_runtime::network::Network;
 use podspawn_runtime::pod::{
     Attached, Mode, PodName, PodPaths, RunDir, attach, attach_or_launch, is_behind_module,
 };
@@ -18,9 +21,11 @@ use podspawn_runtime::sockets::Forwarded;
 use podspawn_runtime::supervisor::{Login, PodImage, PodSpec, Terms, UserChoice};
 
 use crate::cli::{Place, namespace, pull};
-use crate::config::{Config, PodUser};
+use crate::config::{self, Config, PodUser};
 use crate::exit::{Exit, Failure};
-use crate::guest;
+use crate::podfile::Podfile;
+use crate::project::Project;
+use crate::{guest, pasta, services};
 
 /// Where shells are in images, after the configured one.
 const SHELLS: [&str; 8] = [
@@ -60,8 +65,14 @@ pub struct Wanted {
 ///
 /// One line, when no session could be had.
 pub fn run(place: &Place, wanted: Wanted) -> Result<Exit, Failure> {
-    let attached = enter(place, wanted.pod.clone(), wanted.create)?;
-    let (shells, terminfo) = means(&place.config);
+    let project = Project::of(place, &wanted.pod)?;
+    let paths = paths(place, wanted.pod.clone())?;
+    let attached = enter_project(place, &project, &paths, wanted.create)?;
+    if !attached.info.services.is_empty() {
+        let shell = wanted.action == Action::Shell;
+        services::wait(&paths, shell, wanted.terminal)?;
+    }
+    let (shells, terminfo) = means(&project.config);
     run_in(&attached, wanted, shells, terminfo.len())
 }
 
@@ -124,15 +135,28 @@ fn cannot_start(pod: &PodName) -> Failure {
 ///
 /// One line, when there is no pod.
 pub fn enter(place: &Place, pod: PodName, create: bool) -> Result<Attached, Failure> {
+    let project = Project::of(place, &pod)?;
+    enter_project(place, &project, &paths(place, pod)?, create)
+}
+
+fn paths(place: &Place, pod: PodName) -> Result<PodPaths, Failure> {
     let run = RunDir::of_user(place.directories.runtime.as_deref(), place.account.uid)?;
-    let paths = PodPaths::new(&run, &place.root, pod);
+    Ok(PodPaths::new(&run, &place.root, pod))
+}
+
+fn enter_project(
+    place: &Place,
+    project: &Project,
+    paths: &PodPaths,
+    create: bool,
+) -> Result<Attached, Failure> {
     let name = &paths.name;
     if create && !is_behind_module() {
-        let (shells, terminfo) = means(&place.config);
-        let create = || spec(place, &paths, &shells, &terminfo);
-        return Ok(attach_or_launch(&paths, || create().map_err(Line))?);
+        let (shells, terminfo) = means(&project.config);
+        let create = || spec(place, project, paths, &shells, &terminfo);
+        return Ok(attach_or_launch(paths, || create().map_err(Line))?);
     }
-    attach(&paths)?.ok_or_else(|| {
+    attach(paths)?.ok_or_else(|| {
         if create {
             return cannot_start(name);
         }
@@ -172,47 +196,43 @@ fn terminfo() -> Vec<PathBuf> {
 /// What the pod is to be made of; pulls the image if it is not there.
 fn spec(
     place: &Place,
+    project: &Project,
     paths: &PodPaths,
     shells: &[PathBuf],
     terminfo: &[PathBuf],
 ) -> Result<PodSpec, Failure> {
-    let Place {
-        account,
-        config,
-        root,
-        ..
-    } = place;
+    let Place { account, root, .. } = place;
+    let Project { config, podfile } = project;
     let map = namespace::map_of(account)?;
     if std::io::stderr().is_terminal() {
         namespace::note(&map, account);
     }
-    let image = match stored(config, root, &map)? {
-        Some(image) => image,
-        None => {
-            pull::for_session(place)?;
-            stored(config, root, &map)?.ok_or_else(|| {
-                Failure::new(format!(
-                    "image {} was pulled and is gone again",
-                    config.image
-                ))
-            })?
-        }
-    };
+    let dev = image(place, &config.image, &map)?;
+    let mut services = Vec::new();
+    for service in &podfile.services {
+        let image = image(place, &service.image, &map)?;
+        let (user, pod) = (&account.name, paths.name.as_str());
+        services.push(services::spec(service, image, root, user, pod));
+    }
     Ok(PodSpec {
         paths: paths.clone(),
         map,
-        image: PodImage {
-            reference: config.image.to_string(),
-            lease: Some(image.lease()?),
-            config: image.config,
-            lowers: image.layers,
-        },
+        image: dev,
         guest: guest::install(root)?,
         terminfo: terminfo.to_vec(),
         login: Login {
             name: account.name.clone(),
             uid: account.uid,
             gid: account.gid,
+        },
+        services,
+        env: Podfile::expanded(&podfile.env, &account.name, paths.name.as_str()),
+        workspace: podfile.workspace.clone(),
+        network: match config.network {
+            config::Network::None => Network::None,
+            config::Network::Pasta => Network::Pasta {
+                program: pasta::find(),
+            },
         },
         user: match config.user {
             PodUser::Login => UserChoice::Login,
@@ -228,16 +248,31 @@ fn spec(
     })
 }
 
-fn stored(
-    config: &Config,
-    root: &Path,
-    map: &podspawn_runtime::idmap::IdMap,
-) -> Result<Option<Image>, Failure> {
+/// An image of the store; pulled if it is not there.
+fn image(place: &Place, reference: &Reference, map: &IdMap) -> Result<PodImage, Failure> {
     // One that was pulled before the administrator decided otherwise is refused too.
-    config.policy.check(&config.image)?;
+    place.config.policy.check(reference)?;
+    let image = match stored(reference, &place.root, map)? {
+        Some(image) => image,
+        None => {
+            pull::for_session(place, reference)?;
+            stored(reference, &place.root, map)?.ok_or_else(|| {
+                Failure::new(format!("image {reference} was pulled and is gone again"))
+            })?
+        }
+    };
+    Ok(PodImage {
+        reference: reference.to_string(),
+        lease: Some(image.lease()?),
+        config: image.config,
+        lowers: image.layers,
+    })
+}
+
+fn stored(reference: &Reference, root: &Path, map: &IdMap) -> Result<Option<Image>, Failure> {
     let (ownership, container_root) = namespace::ownership(map);
     let Some(store) = Store::open_outside(root, ownership, container_root)? else {
         return Ok(None);
     };
-    Ok(store.image(&config.image)?)
+    Ok(store.image(reference)?)
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use podspawn_runtime::idmap::IdMap;
+use podspawn_runtime::network::Network;
 use podspawn_runtime::pod::{Mode, PodName, PodPaths, RunDir, attach_or_launch};
 use podspawn_runtime::session::{self, Action, Session};
 use podspawn_runtime::supervisor::{Login, PodImage, PodSpec, Terms, UserChoice};
@@ -43,6 +44,10 @@ fn main() {
             guest,
             terminfo: vec!["/lib/terminfo".into()],
             login,
+            services: Vec::new(),
+            env: Vec::new(),
+            workspace: None,
+            network: Network::None,
             user: UserChoice::Login,
             shells: shells.clone(),
             terms: Terms {

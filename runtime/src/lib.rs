@@ -16,6 +16,7 @@ pub mod error;
 pub mod gateway;
 pub mod guest;
 pub mod idmap;
+pub mod network;
 pub mod pod;
 pub mod process;
 pub mod rootfs;

@@ -187,6 +187,8 @@ pub struct Place {
     pub account: Account,
     /// Their directories.
     pub directories: Directories,
+    /// Where the configuration files are.
+    pub locations: Locations,
     /// What the administrator and the user decided.
     pub config: Config,
     /// Root of the store.
@@ -205,7 +207,8 @@ impl Place {
             None => Account::of_process()?,
         };
         let directories = Directories::of(&account);
-        let config = config::load(&Locations::new(named, &directories), &account)?;
+        let locations = Locations::new(named, &directories);
+        let config = config::load(&locations, &account)?;
         let root = config
             .storage_root
             .as_ref()
@@ -213,6 +216,7 @@ impl Place {
         Ok(Self {
             account,
             directories,
+            locations,
             config,
             root,
         })

@@ -201,7 +201,9 @@ pub const KEYS: &[Key] = &[
         "network",
         User,
         set::network,
-        "What a pod can reach: none, its own loopback. Default: none.",
+        "What a pod can reach: pasta, what the host reaches, but not the host itself; or none, \
+         its own loopback. Where the host has no pasta (package passt), a pod has no network \
+         and its log says so. Default: pasta.",
     ),
     key(
         "user_settings",
@@ -267,11 +269,12 @@ pub const KEYS: &[Key] = &[
         set::any_number,
         "Pods that a user may have at once.",
     ),
-    later(
+    key(
         "projects_file",
         Host,
-        set::any_path,
-        "File that lists the projects.",
+        set::projects_file,
+        "File that lists the projects: under the name of each, podfile, the absolute path of \
+         its Podfile. Default: projects.yaml beside this file.",
     ),
     later(
         "state.homes_dir",

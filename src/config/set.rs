@@ -91,10 +91,12 @@ pub(super) fn user(config: &mut Config, value: Value<'_>) -> Outcome {
 }
 
 pub(super) fn network(config: &mut Config, value: Value<'_>) -> Outcome {
-    match value.one_of(&[("none", true), ("pasta", false)])? {
-        Some(false) => Err(value.problem("\"pasta\" is not available yet; write none")),
-        given => put(&mut config.network, given.map(|_| Network::None)),
-    }
+    let known = [("pasta", Network::Pasta), ("none", Network::None)];
+    put(&mut config.network, value.one_of(&known)?)
+}
+
+pub(super) fn projects_file(config: &mut Config, value: Value<'_>) -> Outcome {
+    put(&mut config.projects_file, value.absolute_path()?.map(Some))
 }
 
 pub(super) fn any_duration(_: &mut Config, value: Value<'_>) -> Outcome {

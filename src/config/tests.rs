@@ -316,8 +316,8 @@ fn what_is_wrong_is_one_line() {
             "config.yaml:1: user: \"alice\" is not known; write self, image or root",
         ),
         (
-            "network: pasta\n",
-            "config.yaml:1: network: \"pasta\" is not available yet; write none",
+            "network: host\n",
+            "config.yaml:1: network: \"host\" is not known; write pasta or none",
         ),
         (
             "security:\n  no_new_privileges: yes\n",

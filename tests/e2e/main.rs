@@ -11,8 +11,10 @@ mod gateway;
 mod identity;
 mod images;
 mod lifecycle;
+mod network;
 mod quoting;
 mod registries;
+mod services;
 mod session;
 mod single_id;
 mod support;
@@ -38,6 +40,9 @@ fn main() {
     } else if setup.single_id {
         add("single_id", single_id::all());
         add("gateway", gateway::all());
+    } else if setup.outside.is_some() {
+        add("network", network::all());
+        add("services", services::all());
     } else {
         add("session", session::all());
         add("quoting", quoting::all());

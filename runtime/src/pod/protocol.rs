@@ -95,6 +95,12 @@ pub struct PodInfo {
     pub user: SessionUser,
     /// Where a session begins when it has no home.
     pub working_dir: String,
+    /// Where a session begins, if not at home.
+    #[serde(default)]
+    pub workspace: Option<String>,
+    /// The names of its services.
+    #[serde(default)]
+    pub services: Vec<String>,
     /// Whether groups can be set (not with a single-id map).
     pub has_groups: bool,
     /// Whether the container has a root.

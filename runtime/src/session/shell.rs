@@ -137,6 +137,8 @@ mod tests {
                 shell: shell.map(Into::into),
             },
             working_dir: "/".into(),
+            workspace: None,
+            services: Vec::new(),
             has_groups: true,
             has_root: true,
             network: 0,

@@ -109,7 +109,7 @@ fn run_pod(spec: PodSpec, run: OwnedFd, first: Connection) -> i32 {
     let mut log = Log::create(&spec.paths.log());
     let pod = detach()
         .map_err(setup::SetupError::Detach)
-        .and_then(|()| setup::set_up(&spec, &run));
+        .and_then(|()| setup::set_up(&spec, &run, &mut log));
     match pod {
         Ok(pod) => {
             log.line(format_args!(

@@ -17,12 +17,14 @@
 
 mod agents;
 mod attend;
+pub(crate) mod board;
 mod container;
-mod helper;
+pub(crate) mod helper;
 mod launch;
-mod log;
+pub(crate) mod log;
 mod mounts;
 mod provision;
+mod service;
 mod setup;
 mod spec;
 mod storage;
@@ -30,4 +32,5 @@ mod storage;
 pub use attend::Terms;
 pub use launch::{LaunchError, launch};
 pub use provision::SFTP_SERVERS;
+pub use service::{ServiceSpec, Volume};
 pub use spec::{Login, PodImage, PodSpec, UserChoice};

@@ -12,13 +12,16 @@ use rustix::net::{
 };
 
 use super::agents::Agents;
+use super::board::Board;
 use super::container::{self, ContainerError, DevContainer};
 use super::helper::Helper;
+use super::log::Log;
 use super::mounts::{self, MountError, Overlay};
 use super::provision::{self, ProvisionError};
+use super::service::{self, ServiceError};
 use super::{PodSpec, agents, storage};
+use crate::network::{Bridge, Egress, EgressError, leave_host};
 use crate::pod::{Lock, LockMode, PathsError, PodInfo, SessionUser};
-use crate::sys;
 
 /// Why a pod did not come up.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +50,19 @@ pub enum SetupError {
     #[error("cannot make a place for the sockets of ssh agents")]
     Agents(#[source] io::Error),
     /// The network namespace could not be set up.
-    #[error("cannot bring up the pod's loopback device")]
-    Loopback(#[source] io::Error),
+    #[error(transparent)]
+    Network(#[from] EgressError),
+    /// The network of the services could not be made.
+    #[error("cannot make the network of the pod's services")]
+    Bridge(#[source] io::Error),
+    /// A service cannot run.
+    #[error("service {name}")]
+    Service {
+        /// Which.
+        name: String,
+        /// Why.
+        source: Box<ServiceError>,
+    },
     /// The container did not start.
     #[error(transparent)]
     Container(#[from] ContainerError),
@@ -71,6 +85,8 @@ pub struct Pod {
     pub helpers: Vec<Box<dyn Helper>>,
     /// The agents of its sessions.
     pub agents: Agents,
+    /// What they know.
+    pub board: Board,
 }
 
 /// Brings the pod up.
@@ -78,7 +94,10 @@ pub struct Pod {
 /// # Errors
 ///
 /// The first step that failed.
-pub fn set_up(spec: &PodSpec, run: &OwnedFd) -> Result<Pod, SetupError> {
+pub fn set_up(spec: &PodSpec, run: &OwnedFd, log: &mut Log) -> Result<Pod, SetupError> {
+    let scratch = spec.paths.scratch();
+    let board = Board::default();
+    let mut egress = leave_host(&spec.network, &scratch.join("egress"), board.clone())?;
     let storage_error = |source| SetupError::Storage {
         path: spec.paths.storage().into(),
         source,
@@ -89,9 +108,10 @@ pub fn set_up(spec: &PodSpec, run: &OwnedFd) -> Result<Pod, SetupError> {
     let (upper, work) =
         storage::fresh(spec.paths.storage(), spec.image.lowers.last()).map_err(storage_error)?;
 
-    let scratch = spec.paths.scratch();
     std::fs::create_dir_all(&scratch).map_err(storage_error)?;
     mounts::prepare(&scratch)?;
+    // Beside the container: pasta takes as long as everything that follows.
+    egress.start();
     let rootfs = scratch.join("rootfs");
     std::fs::create_dir(&rootfs).map_err(storage_error)?;
     let overlay = Overlay {
@@ -101,20 +121,64 @@ pub fn set_up(spec: &PodSpec, run: &OwnedFd) -> Result<Pod, SetupError> {
     };
     overlay.mount(&rootfs, &scratch)?;
 
-    let user = provision::provision(&rootfs, spec)?;
-    sys::bring_up_loopback().map_err(SetupError::Loopback)?;
+    let mut bridge = bridge(spec, &egress)?;
+    let names = names(spec, bridge.as_ref());
+    let user = provision::provision(&rootfs, spec, egress.resolv_conf(), &names)?;
     let agents = Agents::prepare(scratch.join(agents::NAME), spec.login.uid, &user)
         .map_err(SetupError::Agents)?;
     let dev = container::start(spec, &scratch, &rootfs)?;
+    let services = match &mut bridge {
+        Some(bridge) => Some(
+            service::start_all(spec, bridge, &names, egress.resolv_conf(), board.clone()).map_err(
+                |(name, source)| SetupError::Service {
+                    name,
+                    source: Box::new(source),
+                },
+            )?,
+        ),
+        None => None,
+    };
+    for line in egress.settle() {
+        log.line(line);
+    }
+    if let Some(bridge) = bridge.filter(|_| !egress.is_off())
+        && let Err(e) = bridge.masquerade()
+    {
+        log.line(format_args!("services have no egress: {e}"));
+    }
+    // The last is the first to be stopped.
+    let mut helpers: Vec<Box<dyn Helper>> = vec![Box::new(egress)];
+    helpers.extend(services.map(|s| Box::new(s) as Box<dyn Helper>));
     let listener = listen_in(run).map_err(SetupError::Control)?;
     Ok(Pod {
         dev,
         listener,
         info: info(spec, user),
         storage,
-        helpers: Vec::new(),
+        helpers,
         agents,
+        board,
     })
+}
+
+/// The network of the services, if there are any.
+fn bridge(spec: &PodSpec, egress: &Egress) -> Result<Option<Bridge>, SetupError> {
+    if spec.services.is_empty() {
+        return Ok(None);
+    }
+    let bridge = Bridge::make(egress.own()).map_err(SetupError::Bridge)?;
+    Ok(Some(bridge))
+}
+
+/// What `/etc/hosts` says of them, on every side.
+fn names(spec: &PodSpec, bridge: Option<&Bridge>) -> String {
+    let Some(bridge) = bridge else {
+        return String::new();
+    };
+    let line = |(n, service): (usize, &super::ServiceSpec)| {
+        format!("{}\t{}\n", bridge.address_of(n), service.name)
+    };
+    spec.services.iter().enumerate().map(line).collect()
 }
 
 fn info(spec: &PodSpec, user: SessionUser) -> PodInfo {
@@ -122,7 +186,12 @@ fn info(spec: &PodSpec, user: SessionUser) -> PodInfo {
     PodInfo {
         pod: spec.paths.name.to_string(),
         image: spec.image.reference.clone(),
-        env: config.and_then(|c| c.env().clone()).unwrap_or_default(),
+        env: environment(spec),
+        workspace: spec
+            .workspace
+            .as_ref()
+            .map(|dir| dir.to_string_lossy().into_owned()),
+        services: spec.services.iter().map(|s| s.name.clone()).collect(),
         user,
         working_dir: config
             .and_then(|c| c.working_dir().clone())
@@ -133,6 +202,16 @@ fn info(spec: &PodSpec, user: SessionUser) -> PodInfo {
         network: std::fs::metadata("/proc/self/ns/net").map_or(0, |m| m.ino()),
         agents: true,
     }
+}
+
+/// The image's variables, and the pod's own over them.
+fn environment(spec: &PodSpec) -> Vec<String> {
+    let name = |line: &str| line.split('=').next().unwrap_or_default().to_owned();
+    let config = spec.image.config.config().as_ref();
+    let mut env = config.and_then(|c| c.env().clone()).unwrap_or_default();
+    env.retain(|line| spec.env.iter().all(|own| name(own) != name(line)));
+    env.extend(spec.env.iter().cloned());
+    env
 }
 
 /// Listens on `control` in the run directory. The name is made once the socket

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use oci_spec::image::ImageConfiguration;
 
-use super::Terms;
+use super::{ServiceSpec, Terms};
 use crate::idmap::IdMap;
+use crate::network::Network;
 use crate::pod::PodPaths;
 
 /// Everything that is needed to create a pod.
@@ -24,6 +25,14 @@ pub struct PodSpec {
     pub terminfo: Vec<PathBuf>,
     /// The user who logged in.
     pub login: Login,
+    /// Variables of sessions beside the image's, `NAME=value`.
+    pub env: Vec<String>,
+    /// Where sessions begin, if not at home; made if it is missing.
+    pub workspace: Option<PathBuf>,
+    /// Containers beside the dev container.
+    pub services: Vec<ServiceSpec>,
+    /// What it can reach.
+    pub network: Network,
     /// Who sessions are inside.
     pub user: UserChoice,
     /// Shells to try for the session user, best first.

@@ -20,6 +20,23 @@ use std::path::{Path, PathBuf};
 /// When the directories cannot be made.
 pub fn fresh(storage: &Path, top: Option<&PathBuf>) -> io::Result<(PathBuf, PathBuf)> {
     set_aside(storage)?;
+    directories(storage, top)
+}
+
+/// The same for a service, in `storage`, which [`fresh`] has set aside.
+///
+/// # Errors
+///
+/// When the directories cannot be made.
+pub fn fresh_service(storage: &Path, top: Option<&PathBuf>) -> io::Result<(PathBuf, PathBuf)> {
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(storage)?;
+    directories(storage, top)
+}
+
+fn directories(storage: &Path, top: Option<&PathBuf>) -> io::Result<(PathBuf, PathBuf)> {
     let (upper, work) = (storage.join("upper"), storage.join("work"));
     for dir in [&upper, &work] {
         fs::DirBuilder::new().mode(0o700).create(dir)?;
@@ -45,7 +62,7 @@ pub fn fresh(storage: &Path, top: Option<&PathBuf>) -> io::Result<(PathBuf, Path
 ///
 /// When it cannot be renamed.
 pub fn set_aside(storage: &Path) -> io::Result<()> {
-    for name in ["upper", "work"] {
+    for name in ["upper", "work", "services"] {
         let from = storage.join(name);
         if fs::symlink_metadata(&from).is_err() {
             continue;

@@ -77,6 +77,20 @@ impl Host {
         host
     }
 
+    /// The same, for a host that reaches no registry.
+    pub fn with_loaded(image: &str, config: &str) -> Self {
+        let host = Self::make(&format!("podspawn-test/{image}"), Some(config));
+        host.load(image);
+        host
+    }
+
+    /// Loads one more of the made images, as `podspawn-test/NAME`.
+    pub fn load(&self, image: &str) {
+        let layout = setup::get().stage.join("images").join(image);
+        let loaded = self.run(["load".as_ref(), layout.as_os_str()]);
+        assert_eq!(loaded.code, Some(0), "podspawn load {image}: {loaded}");
+    }
+
     /// A fresh host with an empty store, where new pods want the image `reference`.
     pub fn empty(reference: &str) -> Self {
         Self::make(reference, Some("session:\n  grace_period: 10s\n"))

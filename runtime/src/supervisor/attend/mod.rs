@@ -21,6 +21,7 @@ use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 pub use life::Terms;
 
 use super::agents::Agents;
+use super::board::Board;
 use super::helper::{Claim, Helper};
 use super::log::Log;
 use super::setup::Pod;
@@ -53,12 +54,12 @@ pub fn attend(pod: Pod, spec: &PodSpec, run: OwnedFd, first: Connection, log: &m
         info,
         storage,
         mut helpers,
-        agents,
     } = pod;
     helpers.insert(0, Box::new(Init(dev.pid)));
     let state = State {
         spec,
         info,
+        board,
         init: dev.pidfd,
         agents,
         life: Life::new(spec.terms, Instant::now()),
@@ -134,6 +135,8 @@ fn seconds_since_epoch() -> u64 {
 struct State<'a> {
     spec: &'a PodSpec,
     info: PodInfo,
+    /// What helpers know.
+    board: Board,
     /// The dev container's init, as sessions get it.
     init: OwnedFd,
     agents: Agents,

@@ -103,5 +103,7 @@ fn status(state: &State<'_>) -> PodStatus {
         age: life.age(now).as_secs(),
         expires_in: life.expires_in(now).map(|left| left.as_secs()),
         limits: Vec::new(),
+        network: state.board.borrow().network.clone(),
+        services: state.board.borrow().services.clone(),
     }
 }
