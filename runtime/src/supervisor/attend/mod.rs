@@ -54,6 +54,8 @@ pub fn attend(pod: Pod, spec: &PodSpec, run: OwnedFd, first: Connection, log: &m
         info,
         storage,
         mut helpers,
+        board,
+        agents,
     } = pod;
     helpers.insert(0, Box::new(Init(dev.pid)));
     let state = State {

@@ -9,8 +9,8 @@ use oci_spec::runtime::{
     LinuxNamespaceType, MountBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
-use crate::agent;
 use crate::guest;
+use crate::sockets::agent;
 use crate::supervisor::{PodImage, PodSpec, container};
 
 /// A companion of the dev container.
