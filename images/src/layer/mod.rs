@@ -219,7 +219,7 @@ impl LayerStaging {
         let tree = tree::Tree::create(self.dir(), self.path(), self.ownership(), limits.memory)?;
         let (flushing, flusher) = flush::pair(progress);
         let (applied, expanded) = thread::scope(|scope| {
-            scope.spawn(|| flusher.run(self.dir()));
+            scope.spawn(|| flusher.run(&self));
             // Moved in, so that the flusher ends with the pipeline.
             let progress = flushing;
             pipeline::run(blob, expected, limits, &progress, |content| {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{Failure, Pull, PullOptions};
 use crate::digest::Digest;
-use crate::layer::{LayerDescriptor, LayerFault, LayerProgress};
+use crate::layer::{Compression, LayerDescriptor, LayerFault, LayerProgress};
 use crate::progress::{LayerEvent, Progress};
 use crate::registry::{BlobWriter, Registry, pipe};
 use crate::store::{Begun, LayerStaging};
@@ -52,7 +52,7 @@ pub(super) fn fetch(
         queue: Mutex::new(layers),
         failure: Mutex::new(None),
         stop: AtomicBool::new(false),
-        gate: Gate::new(pull.options.unpackers.max(1)),
+        gate: Gate::new(pull.options.unpackers.max(1) * GZIP),
     };
     std::thread::scope(|scope| {
         let (messages, receive) = unbounded_channel();
@@ -131,7 +131,7 @@ impl Shared<'_> {
         };
         let (writer, reader, failed) = pipe();
         let _ = messages.send(Message::Download(layer.digest.clone(), layer.size, writer));
-        let _pass = self.gate.pass();
+        let _pass = self.gate.pass(weight(layer.compression));
         let watch = Watch {
             progress,
             layer: &layer.digest,
@@ -162,7 +162,7 @@ impl Shared<'_> {
         else {
             return Ok(Some(staging));
         };
-        let _pass = self.gate.pass();
+        let _pass = self.gate.pass(weight(layer.compression));
         let watch = Watch {
             progress,
             layer: &layer.digest,
@@ -224,37 +224,52 @@ impl LayerProgress for Watch<'_> {
     }
 }
 
-/// Lets so many through at once.
+/// What a layer takes of the gate: memory, above all. A zstd window is as large as everything else.
+const GZIP: usize = 2;
+const ZSTD: usize = 3;
+
+fn weight(compression: Compression) -> usize {
+    match compression {
+        Compression::Zstd => ZSTD,
+        Compression::None | Compression::Gzip => GZIP,
+    }
+}
+
+/// Lets so much through at once.
 struct Gate {
+    places: usize,
     free: Mutex<usize>,
     freed: Condvar,
 }
 
-struct Pass<'a>(&'a Gate);
+struct Pass<'a>(&'a Gate, usize);
 
 impl Gate {
     fn new(places: usize) -> Self {
         Self {
+            places,
             free: Mutex::new(places),
             freed: Condvar::new(),
         }
     }
 
-    fn pass(&self) -> Pass<'_> {
+    fn pass(&self, weight: usize) -> Pass<'_> {
+        let weight = weight.min(self.places);
         let free = locked(&self.free);
         let mut free = self
             .freed
-            .wait_while(free, |free| *free == 0)
+            .wait_while(free, |free| *free < weight)
             .unwrap_or_else(PoisonError::into_inner);
-        *free -= 1;
-        Pass(self)
+        *free -= weight;
+        Pass(self, weight)
     }
 }
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        *locked(&self.0.free) += 1;
-        self.0.freed.notify_one();
+        *locked(&self.0.free) += self.1;
+        // Not all of them want as much.
+        self.0.freed.notify_all();
     }
 }
 

@@ -52,14 +52,13 @@ pub struct PullOptions {
     pub retry: RetryPolicy,
     /// Layers that are fetched at once, at least one.
     pub downloads: usize,
-    /// Of those, layers that are unpacked at once, at least one. The others
-    /// wait with a few megabytes each.
+    /// Of those, layers that are unpacked at once, at least one; of zstd's, two
+    /// thirds as many. The others wait with a few megabytes each.
     pub unpackers: usize,
 }
 
 impl Default for PullOptions {
     fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             platform: platform::host(),
             policy: Policy::default(),
@@ -68,9 +67,10 @@ impl Default for PullOptions {
             registries: RegistryConfig::default(),
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
-            // A single connection seldom fills the line, whatever the cores.
+            // A single connection seldom fills the line, whatever the cores; and
+            // what comes slowly costs no more when it is unpacked as it comes.
             downloads: 6,
-            unpackers: if cores > 4 { 3 } else { 2 },
+            unpackers: 6,
         }
     }
 }

@@ -58,6 +58,7 @@ mod remove;
 mod scratch;
 mod stack;
 mod staging;
+mod sync;
 mod tree;
 mod usage;
 
@@ -86,6 +87,7 @@ use crate::document;
 use crate::reference::Reference;
 use layout::Layout;
 use lock::Claims;
+use sync::Syncs;
 
 /// Whose the files of unpacked layers are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -124,6 +126,7 @@ pub(crate) struct Inner {
     pub(crate) layout: Layout,
     pub(crate) ownership: Ownership,
     claims: Claims,
+    pub(crate) syncs: Syncs,
 }
 
 /// An image that is ready to be mounted. While it or its lease lives, the image stays.
@@ -164,6 +167,7 @@ impl Store {
                 layout,
                 ownership,
                 claims: Claims::default(),
+                syncs: Syncs::default(),
             }),
         })
     }
@@ -182,6 +186,7 @@ impl Store {
                 layout,
                 ownership,
                 claims: Claims::default(),
+                syncs: Syncs::default(),
             }),
         }))
     }

@@ -137,6 +137,11 @@ impl LayerStaging {
         &self.dir
     }
 
+    /// Returns once everything written so far is on the disk.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.inner.syncs.sync(&self.dir)
+    }
+
     /// Publishes the layer, whose files are in `fs` by now and belong to a blob that was verified.
     pub(crate) fn install(
         mut self,
@@ -145,7 +150,7 @@ impl LayerStaging {
     ) -> Result<(), StoreError> {
         record.write(&self.path)?;
         pending.write(&self.path)?;
-        rustix::fs::syncfs(&self.dir).map_err(StoreError::io("sync", &self.path))?;
+        self.sync().map_err(StoreError::io("sync", &self.path))?;
         let layer = self.inner.layout.layer(&self.blob);
         fs::rename(&self.path, &layer).map_err(StoreError::io("make", &layer))?;
         self.installed = true;
