@@ -5,6 +5,7 @@
 
 mod agent;
 mod closed;
+mod fidelity;
 mod environment;
 mod forward;
 mod gateway;
@@ -55,6 +56,7 @@ fn main() {
         add("agent", agent::all());
         add("x11", x11::all());
         add("images", images::all());
+        add("fidelity", fidelity::all());
         add("registries", registries::all());
         add("upkeep", upkeep::all());
         add("lifecycle", lifecycle::all());
