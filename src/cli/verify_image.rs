@@ -8,12 +8,13 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 
 use podspawn_images::reference::Reference;
+use podspawn_runtime::idmap::{self, IdMap};
 use podspawn_runtime::look;
-use podspawn_runtime::pod::{PodName, PodPaths, RunDir, stop};
+use podspawn_runtime::pod::{PodName, PodPaths, RunDir, remove, stop};
 use serde_json::json;
 
 use super::{Place, namespace};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, chain};
 use crate::output::progress::Format;
 use crate::output::{self, table::table};
 use crate::verify::live::{self, Login};
@@ -65,7 +66,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
                 .any(|f| f.name == name && f.state == State::Present)
         };
         let (shell, rsync) = (has("shell"), has("rsync"));
-        findings.extend(log_in(&place, named, &args.reference, shell, rsync)?);
+        findings.extend(log_in(&place, &map, named, &args.reference, shell, rsync)?);
     }
     drop(lease);
     output::answer(&said(args, &findings))?;
@@ -78,6 +79,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
 
 fn log_in(
     place: &Place,
+    map: &IdMap,
     named: Option<&Path>,
     reference: &Reference,
     shell: bool,
@@ -107,16 +109,10 @@ fn log_in(
     let run = RunDir::of_user(place.directories.runtime.as_deref(), place.account.uid)?;
     let paths = PodPaths::new(&run, &place.root, pod);
     stop(&paths, true)?;
-    forget(&paths);
+    // Files of pods belong to ids of the user's namespace.
+    idmap::enter(map)?;
+    remove(&paths).map_err(|e| Failure::new(format!("pod {}: {}", paths.name, chain(&e))))?;
     Ok(attempts?)
-}
-
-/// Removes what an ended pod leaves, if it can be: nobody needs its log.
-fn forget(paths: &PodPaths) {
-    if let Some(run) = paths.log().parent() {
-        let _ = std::fs::remove_dir_all(run);
-    }
-    let _ = std::fs::remove_dir_all(paths.storage());
 }
 
 /// What tells podspawn where its directories are: sshd passes nothing on.

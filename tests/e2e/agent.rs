@@ -1,6 +1,7 @@
 //! `ssh -A`: the client's agent inside, for the one session that it was forwarded to.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -57,7 +58,10 @@ impl Agent {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        wait_for("the agent listens", LIMIT, || socket.exists());
+        // Its socket has a name before it listens.
+        wait_for("the agent listens", LIMIT, || {
+            UnixStream::connect(socket).is_ok()
+        });
         let agent = Self {
             socket: socket.to_owned(),
             child,

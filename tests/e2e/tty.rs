@@ -160,7 +160,9 @@ fn control_c_interrupts() {
 fn control_d_ends_the_shell() {
     let host = Host::shared("debian");
     let mut client = shell(&host);
-    client.send("(exit 5)\n");
+    // Typed while a command runs, it would be the command's; bash shows its prompt once it reads.
+    client.send("PS1='was=$? '; (exit 5)\n");
+    client.expect("was=5 ");
     client.send("\x04");
     assert_eq!(client.wait().code(), Some(5));
 }
