@@ -78,8 +78,10 @@ pub fn attend(pod: Pod, spec: &PodSpec, run: OwnedFd, first: Connection, log: &m
         storage,
     };
     let mut first = Peer::new(first);
-    if requests::admit(&mut first, &mut supervisor.state) {
-        supervisor.peers.push(first);
+    match requests::admit(&mut first, &mut supervisor.state) {
+        true => supervisor.peers.push(first),
+        // It was killed while the pod came up.
+        false => first.left(&mut supervisor.state),
     }
     supervisor.helpers.extend(sweep(spec));
     let why = supervisor.wait_for_end();
