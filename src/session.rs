@@ -191,7 +191,8 @@ fn exit_of(pod: &PodName, ended: Ended) -> Result<Exit, Failure> {
 }
 
 /// The user as their systemd knows them, which makes the pod's cgroup.
-fn host_user(place: &Place, mode: Mode) -> cgroup::User {
+#[must_use]
+pub fn host_user(place: &Place, mode: Mode) -> cgroup::User {
     let Account { name, uid, .. } = &place.account;
     let usual = PathBuf::from(format!("/run/user/{uid}"));
     cgroup::User {

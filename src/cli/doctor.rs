@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::{Place, namespace};
-use crate::doctor::{Finding, State, facts, host, user};
+use crate::doctor::{Finding, State, cgroup, facts, host, user};
 use crate::exit::{Exit, Failure};
 use crate::output::progress::Format;
 use crate::output::{self, text};
@@ -31,6 +31,9 @@ pub struct Args {
     /// Try an overlay in this store, and end
     #[arg(long, hide = true, value_name = "DIR")]
     try_overlay: Option<PathBuf>,
+    /// Try to get into a cgroup with limits, and end
+    #[arg(long, hide = true)]
+    try_cgroup: bool,
 }
 
 /// Looks, and says what was found. Status 1 if something promised does not hold.
@@ -41,6 +44,10 @@ pub struct Args {
 pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     if let Some(root) = &args.try_overlay {
         return try_overlay(root).map(|()| Exit::Success);
+    }
+    if args.try_cgroup {
+        let place = Place::of_process(None, named)?;
+        return cgroup::ask(&place).map(|()| Exit::Success);
     }
     let root = rustix::process::geteuid().is_root();
     let mut findings: Vec<Value> = Vec::new();
@@ -58,7 +65,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
         }
     } else {
         let place = Place::of_process(args.user.as_deref(), named)?;
-        let own = user::findings(&facts::UserFacts::gather(&place));
+        let own = user::findings(&facts::UserFacts::gather(&place, named));
         findings.extend(own.iter().map(|f| f.json(Some(&place.account.name))));
     }
     output::answer(&match args.format {

@@ -5,9 +5,12 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
+use podspawn_runtime::cgroup::Given;
 use podspawn_runtime::idmap::Allotment;
 
+use super::{cgroup, store};
 use crate::cli::Place;
 use crate::config::{self, WithoutEffect};
 use crate::exit::chain;
@@ -207,14 +210,16 @@ pub struct UserFacts {
     pub tun: bool,
     /// Whether systemd keeps the user's manager without a login; `None` without systemd.
     pub lingers: Option<bool>,
-    /// Controllers that the user's systemd may give to pods; `None` if it does not run.
-    pub controllers: Option<Vec<String>>,
+    /// The limits that a process of theirs got, and by what.
+    pub limits: Option<Result<Given, String>>,
+    /// What there is to say of their store.
+    pub health: Option<store::Health>,
 }
 
 impl UserFacts {
     /// Looks, and tries.
     #[must_use]
-    pub fn gather(place: &Place) -> Self {
+    pub fn gather(place: &Place, named: Option<&Path>) -> Self {
         let account = &place.account;
         let subids = ["/etc/subuid", "/etc/subgid"].map(|path| {
             let text = fs::read_to_string(path).unwrap_or_default();
@@ -222,9 +227,6 @@ impl UserFacts {
         });
         let runtime = place.directories.runtime.as_deref();
         let run = podspawn_runtime::pod::RunDir::of_user(runtime, account.uid);
-        let uid = account.uid;
-        let manager = format!("/sys/fs/cgroup/user.slice/user-{uid}.slice/user@{uid}.service");
-        let controllers = fs::read_to_string(Path::new(&manager).join("cgroup.controllers"));
         let tun = fs::OpenOptions::new()
             .read(true)
             .write(true)
@@ -241,25 +243,31 @@ impl UserFacts {
                     .join(&account.name)
                     .exists()
             }),
-            controllers: controllers
-                .ok()
-                .map(|text| text.split_whitespace().map(str::to_owned).collect()),
+            limits: Some(cgroup::tried(podspawn(named))),
+            health: Some(store::check(podspawn(named))),
         }
     }
 }
 
+/// This program once more, for what a process has to try that ends then.
+fn podspawn(named: Option<&Path>) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.stdin(Stdio::null());
+    if let Some(named) = named {
+        command.arg("--config").arg(named);
+    }
+    command
+}
+
 /// In a process of its own, which ends with its namespaces.
 fn try_overlay(root: &Path) -> Result<(), String> {
-    let done = std::process::Command::new("/proc/self/exe")
+    let done = podspawn(None)
         .args(["doctor", "--try-overlay"])
         .arg(root)
-        .stdin(std::process::Stdio::null())
         .output()
         .map_err(|e| e.to_string())?;
     if done.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&done.stderr);
-    let line = said.lines().next().unwrap_or("no reason given");
-    Err(line.strip_prefix("podspawn: ").unwrap_or(line).to_owned())
+    Err(super::said(&done.stderr))
 }

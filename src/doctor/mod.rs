@@ -5,11 +5,24 @@
 //! pure ([`host`], [`user`]): a finding says what was found, what it costs and the
 //! exact fix.
 
+pub mod cgroup;
 pub mod facts;
 pub mod host;
+pub mod store;
 pub mod user;
 
 use serde_json::json;
+
+/// What a podspawn that failed said, in a line.
+fn said(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    own(text.lines().next().unwrap_or("no reason given")).to_owned()
+}
+
+/// A line of podspawn's own, without its name.
+fn own(line: &str) -> &str {
+    line.strip_prefix("podspawn: ").unwrap_or(line)
+}
 
 /// How well something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

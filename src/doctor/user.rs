@@ -1,13 +1,10 @@
 //! What the facts about one user mean. Pure.
 
-use super::Finding;
 use super::facts::UserFacts;
+use super::{Finding, cgroup, store};
 
 /// What images expect to have.
 const ENOUGH: u64 = 65_536;
-
-/// The controllers that the limits of a pod need.
-const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
 /// Judges.
 #[must_use]
@@ -24,7 +21,10 @@ pub fn findings(facts: &UserFacts) -> Vec<Finding> {
         ));
     }
     found.extend(facts.lingers.map(|lingers| lingering(&facts.name, lingers)));
-    found.push(limits(facts));
+    let limits = facts.limits.as_ref();
+    found.extend(limits.map(|tried| cgroup::finding(tried, &facts.name, facts.lingers)));
+    let health = facts.health.as_ref();
+    found.extend(health.map(|health| store::finding(health, &facts.name)));
     found
 }
 
@@ -87,35 +87,12 @@ fn lingering(name: &str, lingers: bool) -> Finding {
     )
 }
 
-fn limits(facts: &UserFacts) -> Finding {
-    let what = "limits";
-    let Some(controllers) = &facts.controllers else {
-        return Finding::limited(
-            what,
-            "no systemd of this user's runs",
-            "limits apply where the user may write to a cgroup of their own, else not",
-            format!("loginctl enable-linger {}", facts.name),
-        );
-    };
-    let missing: Vec<&str> = CONTROLLERS
-        .into_iter()
-        .filter(|name| !controllers.iter().any(|c| c == name))
-        .collect();
-    if missing.is_empty() {
-        return Finding::good(what, format!("can apply: {}", CONTROLLERS.join(", ")));
-    }
-    Finding::limited(
-        what,
-        format!("the user's systemd has no {}", missing.join(", ")),
-        "the limits of that kind do not apply",
-        "systemctl edit user@.service: [Service], Delegate=cpu memory pids",
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::doctor::State;
+    use podspawn_runtime::cgroup::{Given, Membership};
+    use podspawn_runtime::limits::CgroupLimits;
 
     fn alice() -> UserFacts {
         UserFacts {
@@ -126,7 +103,16 @@ mod tests {
             run: Some(Ok("/run/user/1000/podspawn".into())),
             tun: true,
             lingers: Some(true),
-            controllers: Some(["cpu", "memory", "pids"].map(String::from).into()),
+            limits: Some(Ok(Given {
+                membership: Some(Membership::Directory("/sys/fs/cgroup/x".into())),
+                limits: CgroupLimits {
+                    missing: None,
+                    cpus: true,
+                    memory: true,
+                    pids: true,
+                },
+            })),
+            health: Some(Ok(String::new())),
         }
     }
 
@@ -160,10 +146,13 @@ mod tests {
         assert_eq!(with(|f| f.tun = false), [("tun", Broken)]);
         assert_eq!(with(|f| f.lingers = Some(false)), [("lingering", Broken)]);
         assert_eq!(with(|f| f.lingers = None), []);
-        assert_eq!(with(|f| f.controllers = None), [("limits", Limited)]);
         assert_eq!(
-            with(|f| f.controllers = Some(vec!["cpu".into(), "pids".into()])),
+            with(|f| f.limits = Some(Ok(Given::default()))),
             [("limits", Limited)]
+        );
+        assert_eq!(
+            with(|f| f.health = Some(Err(vec!["x".into()]))),
+            [("store", Broken)]
         );
     }
 }

@@ -97,6 +97,13 @@ impl Membership {
             Self::Directory(dir) => hierarchy::enter(dir, own),
         }
     }
+
+    /// Removes the cgroup once its processes have ended; systemd does that by itself.
+    pub fn remove(&self) {
+        if let Self::Directory(dir) = self {
+            let _ = std::fs::remove_dir(dir);
+        }
+    }
 }
 
 /// What the cgroup that `pid` is in limits, as the kernel says.
