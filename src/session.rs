@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use podspawn_images::store::{Image, Store};
 use podspawn_runtime::cgroup;
@@ -54,6 +54,9 @@ const LOCAL: [&str; 3] = ["COLORTERM", "LANG", "TERM"];
 
 /// How often a session looks for its pod again that ended as it was let in.
 const AGAIN: u32 = 3;
+
+/// How long a supervisor may take to see that its container has ended.
+const NOTICE: Duration = Duration::from_secs(5);
 
 /// What is to run, and where.
 #[derive(Debug)]
@@ -124,7 +127,8 @@ pub fn run(place: &Place, wanted: Wanted) -> Result<Exit, Failure> {
         let audit = Audit::open(&records.audit, who.clone());
         let result = match attached {
             Ok(attached) => match session::run(&attached, &session) {
-                Err(e) if e.found_nobody() && again > 0 => {
+                // The supervisor learns of the end of the container a moment later.
+                Err(e) if e.found_nobody() && again > 0 && attached.ends_within(NOTICE) => {
                     again -= 1;
                     continue;
                 }

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use super::connection::readable_by;
 use super::{
     ClaimError, Connection, ConnectionError, Lock, LockMode, PROTOCOL, PathsError, PodInfo,
     PodPaths, Reply, Request, claim,
@@ -81,6 +82,13 @@ impl Attached {
     fn after(mut self, came: Came, begin: Instant) -> Self {
         (self.came, self.took) = (came, begin.elapsed());
         self
+    }
+
+    /// Waits until the supervisor says that the pod ends, or is gone; false, if
+    /// neither has happened within `patience`.
+    #[must_use]
+    pub fn ends_within(&self, patience: Duration) -> bool {
+        readable_by(&self.connection, Instant::now() + patience).unwrap_or(true)
     }
 }
 
