@@ -10,6 +10,8 @@ packages_for() {
         images) echo busybox-static mmdebstrap zstd gcc libc6-dev python3 util-linux ;;
         bench) echo podman isal openssl e2fsprogs ;;
         package) echo dpkg-dev lintian ;;
+        # A root directory for scripts/package --check.
+        check) echo mmdebstrap ;;
         # A virtual machine for scripts/vm-test.
         vm) echo qemu-system-x86 qemu-utils mmdebstrap e2fsprogs openssh-client ;;
         faults) echo libfaketime ;;
