@@ -282,11 +282,11 @@ fn run_is_gone_when_its_program_is() {
     wait_for("the pod is gone", LIMIT, || host.pod_processes().is_empty());
     assert_eq!(list(&host, &[]), [] as [Value; 0]);
     // One that is killed takes its pod along, too.
-    let mut command = host.podspawn(["run", &reference, "sh", "-c", "echo up; sleep 8101"]);
+    let mut command = host.podspawn(["run", &reference, "sh", "-c", "echo up; sleep 8191"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     wait_for("it runs", LIMIT, || {
-        !process::with_argument("sleep 8101")
+        !process::with_argument("sleep 8191")
             .iter()
             .any(|p| p.command.starts_with("podspawn"))
             && list(&host, &[]).len() == 1
@@ -295,7 +295,7 @@ fn run_is_gone_when_its_program_is() {
     child.wait().unwrap();
     host.wait_until_empty(LIMIT);
     wait_for("its program is gone", LIMIT, || {
-        process::with_argument("sleep 8101").is_empty()
+        process::with_argument("sleep 8191").is_empty()
     });
 }
 

@@ -31,9 +31,7 @@ fn host(image: &str) -> Host {
 }
 
 fn running(mark: &str) -> bool {
-    process::with_argument(&format!("sleep {mark}"))
-        .iter()
-        .any(|process| process.command.starts_with("sleep"))
+    process::runs(&format!("sleep {mark}"))
 }
 
 #[track_caller]

@@ -114,9 +114,7 @@ fn busy(host: &Host, mark: &str) -> std::process::Child {
 }
 
 fn running(mark: &str) -> bool {
-    process::with_argument(&format!("sleep {mark}"))
-        .iter()
-        .any(|process| process.command.starts_with("sleep"))
+    process::runs(&format!("sleep {mark}"))
 }
 
 #[track_caller]

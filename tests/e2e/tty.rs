@@ -133,7 +133,7 @@ fn control_c_interrupts() {
     let mut client = shell(&host);
     client.send("sleep 3333; echo status=$?\n");
     wait_for("sleep runs", Duration::from_secs(10), || {
-        !process::with_argument("sleep 3333").is_empty()
+        process::runs("sleep 3333")
     });
     client.send("\x03");
     client.expect("^C");
@@ -143,13 +143,13 @@ fn control_c_interrupts() {
     // And a command that has the terminal without a shell around it.
     let mut client = terminal(&host, "exec sleep 3334");
     wait_for("sleep runs", Duration::from_secs(10), || {
-        !process::with_argument("sleep 3334").is_empty()
+        process::runs("sleep 3334")
     });
     client.send("\x03");
     let expected = {
         let mut client = terminal(&Host::plain(), "exec sleep 3335");
         wait_for("sleep runs", Duration::from_secs(10), || {
-            !process::with_argument("sleep 3335").is_empty()
+            process::runs("sleep 3335")
         });
         client.send("\x03");
         client.wait().code()
@@ -172,7 +172,7 @@ fn control_z_stops_a_job() {
     let mut client = shell(&host);
     client.send("sleep 3336\n");
     wait_for("sleep runs", Duration::from_secs(10), || {
-        !process::with_argument("sleep 3336").is_empty()
+        process::runs("sleep 3336")
     });
     client.send("\x1a");
     client.expect("Stopped");
@@ -290,7 +290,7 @@ fn a_client_that_dies_hangs_up() {
     let mut client = shell(&host);
     client.send("sleep 3337; echo on\n");
     wait_for("sleep runs", Duration::from_secs(10), || {
-        !process::with_argument("sleep 3337").is_empty()
+        process::runs("sleep 3337")
     });
     process::signal(client.pid(), Signal::KILL);
     client.wait();

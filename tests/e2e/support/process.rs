@@ -77,6 +77,11 @@ pub fn with_argument(text: &str) -> Vec<Process> {
         .collect()
 }
 
+/// Whether there is one with exactly this command line, not a client or shell that was told it.
+pub fn runs(command: &str) -> bool {
+    all().iter().any(|process| process.command == command)
+}
+
 /// Every descendant of `root`, children before grandchildren.
 pub fn descendants(root: i32) -> Vec<Process> {
     let all = all();
