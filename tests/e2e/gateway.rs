@@ -5,9 +5,11 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::support::carry::carry_by;
 use crate::support::client::{Ssh, options};
 use crate::support::host::{Host, free_port, make_key};
 use crate::support::net::{Answerer, QUESTION, ask, body};
+use crate::support::screen::{Screen, clock, shows};
 use crate::support::terminal::Terminal;
 use crate::support::{setup, wait_for};
 use crate::tests;
@@ -18,6 +20,7 @@ tests![
     forwarding_reaches_the_pod,
     a_low_port_of_the_pod_can_be_listened_on,
     it_ends_with_its_client,
+    an_x11_client_shows_its_window,
     without_a_key_it_says_what_to_do,
 ];
 
@@ -171,6 +174,22 @@ fn it_ends_with_its_client() {
     assert_eq!(host.supervisors().len(), 1, "the connection holds it");
     drop(forward);
     host.wait_until_empty(LIMIT);
+}
+
+fn an_x11_client_shows_its_window() {
+    let host = host();
+    let screen = Screen::start(&host, "a");
+    let xclock = carry_by(&host, "xclock", |host, command| {
+        inside(host, host.ssh(command))
+    });
+    for trusted in [true, false] {
+        let session = inside(&host, host.ssh(clock(&xclock, "#ff0080")));
+        shows(
+            &screen,
+            screen.forwarded(session, trusted).spawn(),
+            0xff_0080,
+        );
+    }
 }
 
 fn without_a_key_it_says_what_to_do() {

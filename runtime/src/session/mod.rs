@@ -159,6 +159,20 @@ impl SessionError {
     }
 }
 
+/// Enters these namespaces of the container, its user namespace among them.
+fn join_namespaces(attached: &Attached, spaces: ThreadNameSpaceType) -> rustix::io::Result<()> {
+    let init = attached.init.as_fd();
+    match move_into_thread_name_spaces(init, spaces) {
+        // A user namespace cannot be entered twice: this session comes from the
+        // pod's own (see `gateway`), with the capabilities that the others need.
+        Err(rustix::io::Errno::INVAL) => {
+            let others = spaces.difference(ThreadNameSpaceType::USER);
+            move_into_thread_name_spaces(init, others)
+        }
+        result => result,
+    }
+}
+
 /// Runs one session in the pod, from entering to the end of its program.
 ///
 /// The process must have a single thread. It stays in the container's
@@ -191,16 +205,7 @@ pub fn run(attached: &Attached, session: &Session) -> Result<Ended, SessionError
         | ThreadNameSpaceType::CONTROL_GROUP;
     let filter = seccomp::load(attached.filter.as_fd()).map_err(enter)?;
     let signals = wait::block_signals()?;
-    let entered = match move_into_thread_name_spaces(attached.init.as_fd(), spaces) {
-        // A user namespace cannot be entered twice: this session comes from the
-        // pod's own (see `gateway`), with the capabilities that the others need.
-        Err(rustix::io::Errno::INVAL) => move_into_thread_name_spaces(
-            attached.init.as_fd(),
-            spaces.difference(ThreadNameSpaceType::USER),
-        ),
-        result => result,
-    };
-    entered.map_err(|e| enter(e.into()))?;
+    join_namespaces(attached, spaces).map_err(|e| enter(e.into()))?;
 
     // The display was made ready meanwhile.
     let brought = brought.arrive();

@@ -6,9 +6,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::host::{Differences, RootHost};
+use crate::support::carry::carry;
 use crate::support::client::{Output, clean, run};
 use crate::support::host::free_port;
 use crate::support::net::{Answerer, ask, body};
+use crate::support::screen::{Screen, clock, shows};
 use crate::support::{process, setup, wait_for};
 use crate::tests;
 
@@ -27,6 +29,7 @@ tests![
     ordinary_users_and_root_are_unaffected,
     a_setuid_program_gains_nothing,
     an_x11_display_is_in_the_pod,
+    an_x11_client_shows_its_window,
 ];
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -335,4 +338,18 @@ fn an_x11_display_is_in_the_pod() {
             .unwrap()
             .contains("0100007F:177A 00000000:0000 0A")
     );
+}
+
+fn an_x11_client_shows_its_window() {
+    let host = RootHost::new();
+    let screen = Screen::start(&host.host, "a");
+    let xclock = carry(&host.host, "xclock");
+    for trusted in [true, false] {
+        assert_eq!(screen.pixel(3, 3), 0);
+        let session = screen.forwarded(host.host.ssh(clock(&xclock, "#ff0080")), trusted);
+        shows(&screen, session.spawn(), 0xff_0080);
+    }
+    // sshd's own listener, without a relay.
+    let display = screen.forwarded(host.host.ssh("echo $DISPLAY"), true).run();
+    assert!(display.line().starts_with("localhost:"), "{display}");
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::client;
+use super::client::{self, Ssh};
 use super::host::Host;
 
 /// Where this machine keeps a program.
@@ -17,6 +17,16 @@ pub fn find(program: &str) -> Option<PathBuf> {
 /// Copies `program` into the pod, and returns how it is called there.
 #[track_caller]
 pub fn carry(host: &Host, program: &str) -> String {
+    carry_by(host, program, |host, command| host.ssh(command))
+}
+
+/// The same, by another way in.
+#[track_caller]
+pub fn carry_by<'h>(
+    host: &'h Host,
+    program: &str,
+    ssh: impl Fn(&'h Host, String) -> Ssh<'h>,
+) -> String {
     let path = find(program).unwrap_or_else(|| panic!("{program} is not installed"));
     let listed = client::local("ldd", [&path]).line();
     let libraries: Vec<&str> = listed
@@ -36,10 +46,8 @@ pub fn carry(host: &Host, program: &str) -> String {
     let packed = client::run(tar, Vec::new(), std::time::Duration::from_secs(60));
     assert_eq!(packed.code, Some(0), "{packed}");
     let dir = format!("/tmp/carried/{program}");
-    let unpacked = host
-        .ssh(format!("mkdir -p {dir} && tar -x -C {dir} -f -"))
-        .input(packed.stdout)
-        .run();
+    let unpack = format!("mkdir -p {dir} && tar -x -C {dir} -f -");
+    let unpacked = ssh(host, unpack).input(packed.stdout).run();
     assert_eq!(unpacked.code, Some(0), "{unpacked}");
     format!("{dir}/{loader} --library-path {dir} {dir}/{program}")
 }

@@ -5,6 +5,7 @@ pub mod client;
 pub mod host;
 pub mod net;
 pub mod process;
+pub mod screen;
 pub mod setup;
 pub mod terminal;
 

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
-use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use rustix::thread::ThreadNameSpaceType;
 
 use super::child;
 use crate::error::chain;
@@ -132,8 +132,7 @@ fn enter(attached: &Attached, target: Option<&Target>, line: &Connection) -> Ste
     drop(null);
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(step("stay out of reach"))?;
     let spaces = ThreadNameSpaceType::USER | ThreadNameSpaceType::MOUNT;
-    move_into_thread_name_spaces(attached.init.as_fd(), spaces)
-        .map_err(step("enter the container"))?;
+    super::join_namespaces(attached, spaces).map_err(step("enter the container"))?;
     let filter = seccomp::load(attached.filter.as_fd()).map_err(|e| e.to_string())?;
     // The session's attachment among them, which must end when it does.
     let mut kept = vec![line.as_fd()];
