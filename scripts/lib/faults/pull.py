@@ -116,9 +116,14 @@ class Runs:
     def __init__(self):
         self.registry = Registry()
         self.registry.up()
+        # Of its own: what others have to write is not waited for.
         self.disk = STAGE / "disk"
-        self.loop = None
-        home = mine(STAGE / "whole")
+        self.disk.mkdir()
+        with open(STAGE / "disk.img", "wb") as file:
+            file.truncate(DISK)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", STAGE / "disk.img"], check=True)
+        subprocess.run(["mount", "-o", "loop", STAGE / "disk.img", self.disk], check=True)
+        home = mine(self.disk / "whole")
         mine(home / "run")
         code, self.digest, err = podspawn(["pull", "--quiet", self.registry.reference], home)
         if code != 0:
@@ -198,27 +203,13 @@ class Runs:
         ballast.unlink()
         return code != 0
 
-    def place(self, kind):
-        if kind != "disk":
-            return mine(STAGE / "home-of-run")
-        if not self.loop:
-            self.disk.mkdir()
-            with open(STAGE / "disk.img", "wb") as file:
-                file.truncate(DISK)
-            subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", STAGE / "disk.img"], check=True)
-            subprocess.run(["mount", "-o", "loop", STAGE / "disk.img", self.disk], check=True)
-            self.loop = True
-        os.chmod(self.disk, 0o755)
-        return mine(self.disk / "home")
-
     def close(self):
         self.registry.kill()
-        if self.loop:
-            subprocess.run(["umount", self.disk], check=True)
+        subprocess.run(["umount", self.disk], check=True)
 
     def run(self, kind, number):
         chance = random.Random(f"{SEED} {kind} {number}")
-        home = self.place(kind)
+        home = mine(self.disk / "home")
         mine(home / "run")
         try:
             hit = getattr(self, "one_" + kind)(chance, home)
