@@ -10,6 +10,7 @@ mod commands;
 mod disconnect;
 mod environment;
 mod escape;
+mod fidelity;
 mod forward;
 mod gateway;
 mod identity;
@@ -63,6 +64,7 @@ fn main() {
         add("agent", agent::all());
         add("x11", x11::all());
         add("images", images::all());
+        add("fidelity", fidelity::all());
         add("registries", registries::all());
         add("upkeep", upkeep::all());
         add("verify", verify::all());
