@@ -42,7 +42,7 @@ fuzz_target!(|data: &[u8]| {
         let limits = Limits {
             expanded: 1 << 20,
             entries: 300,
-            memory: 1 << 16,
+            memory: 2 << 20,
             pax: 1 << 12,
             ..Limits::default()
         };

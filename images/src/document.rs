@@ -37,6 +37,14 @@ pub enum DocumentError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// More values than any document needs.
+    #[error("{what} has more than the {limit} values that are allowed")]
+    TooMany {
+        /// `manifest` or `configuration`.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
     /// Not JSON of the right shape.
     #[error("{what} cannot be read: {source}")]
     Json {
@@ -234,6 +242,9 @@ fn parse_digest(what: &'static str, text: &str) -> Result<Digest, DocumentError>
         .map_err(|source| DocumentError::Digest { what, source })
 }
 
+/// Values of a document. An image of 499 layers has some five thousand.
+const VALUES: usize = 100_000;
+
 fn bounded<'a>(
     what: &'static str,
     bytes: &'a [u8],
@@ -241,6 +252,16 @@ fn bounded<'a>(
 ) -> Result<&'a [u8], DocumentError> {
     if bytes.len() > limit {
         return Err(DocumentError::TooLarge { what, limit });
+    }
+    // Of three bytes each, what is parsed can be fifty times as large as the text.
+    let separators = bytes
+        .iter()
+        .filter(|byte| matches!(byte, b',' | b'[' | b'{'));
+    if separators.count() > VALUES {
+        return Err(DocumentError::TooMany {
+            what,
+            limit: VALUES,
+        });
     }
     Ok(bytes)
 }

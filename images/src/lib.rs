@@ -11,6 +11,7 @@ pub mod document;
 pub mod layer;
 pub mod limits;
 pub mod login;
+mod memory;
 pub mod platform;
 pub mod policy;
 pub mod progress;

@@ -18,8 +18,8 @@ pub struct Limits {
     pub depth: usize,
     /// All extension headers in front of one entry: PAX records, GNU long names, sparse maps.
     pub pax: usize,
-    /// What must be remembered of one layer until it is complete: paths and attributes of
-    /// directories, and the targets of hard links.
+    /// What must be in memory of one layer until it is complete: paths and attributes of
+    /// directories, the targets of hard links, and the window of a zstd frame.
     pub memory: usize,
     /// The window a zstd frame may ask for, as a power of two.
     pub zstd_window_log: u32,
@@ -42,7 +42,7 @@ impl Default for Limits {
             entries: 2_000_000,
             depth: 256,
             pax: 1 << 20,
-            memory: 48 << 20,
+            memory: 40 << 20,
             zstd_window_log: 25,
             manifest: 4 << 20,
             config: 8 << 20,

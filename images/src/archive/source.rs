@@ -217,8 +217,9 @@ fn open_archive(
     } else {
         let scratch = store.scratch("load")?;
         let copy = scratch.file("archive")?;
-        let mut decoder =
-            Decoder::new(reader, compression, limits.zstd_window_log).map_err(failed(path))?;
+        let memory = store.memory(limits.memory);
+        let mut decoder = Decoder::new(reader, compression, limits.zstd_window_log, memory)
+            .map_err(failed(path))?;
         let mut limited = (&mut decoder).take(limits.archive);
         let mut out = &copy;
         io::copy(&mut limited, &mut out).map_err(failed(path))?;

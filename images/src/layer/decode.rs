@@ -3,12 +3,14 @@
 use std::io::{self, BufRead, Read};
 
 use super::Compression;
+use super::zstd::Frames;
+use crate::memory::Share;
 
 /// A reader of the uncompressed archive in `blob`.
 pub(crate) enum Decoder<B: BufRead> {
     Plain(B),
     Gzip(Box<flate2::bufread::MultiGzDecoder<B>>),
-    Zstd(Box<zstd::stream::read::Decoder<'static, B>>),
+    Zstd(Box<Frames<B>>),
 }
 
 impl<B: BufRead> Decoder<B> {
@@ -16,6 +18,7 @@ impl<B: BufRead> Decoder<B> {
         blob: B,
         compression: Compression,
         zstd_window_log: u32,
+        memory: Share,
     ) -> io::Result<Decoder<B>> {
         Ok(match compression {
             Compression::None => Decoder::Plain(blob),
@@ -23,9 +26,7 @@ impl<B: BufRead> Decoder<B> {
                 Decoder::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(blob)))
             }
             Compression::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(blob)?;
-                decoder.window_log_max(zstd_window_log)?;
-                Decoder::Zstd(Box::new(decoder))
+                Decoder::Zstd(Box::new(Frames::new(blob, zstd_window_log, memory)?))
             }
         })
     }

@@ -4,11 +4,11 @@
 //! to the end, that waits for everything the layer wrote (measured: half as long again as the
 //! unpacking itself); begun early, it runs beside decompression and nearly nothing is left to do.
 
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::LayerProgress;
+use crate::store::LayerStaging;
 
 /// Archive bytes between two rounds.
 const EVERY: u64 = 32 << 20;
@@ -46,10 +46,10 @@ impl LayerProgress for Flushing<'_> {
 }
 
 impl Flusher {
-    pub(super) fn run(self, anything_there: &OwnedFd) {
+    pub(super) fn run(self, staging: &LayerStaging) {
         while self.0.recv().is_ok() {
-            // Failures count where the layer is published; this is only a head start.
-            let _ = rustix::fs::syncfs(anything_there);
+            // A failure is told again where the layer is published; this is only a head start.
+            let _ = staging.sync();
         }
     }
 }

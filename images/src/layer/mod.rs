@@ -22,12 +22,14 @@ mod path;
 mod pipeline;
 pub(crate) mod print;
 mod tree;
+mod zstd;
 
 use std::io::{self, Read};
 use std::thread;
 
 use crate::digest::{Digest, Mismatch};
 use crate::limits::Limits;
+use crate::memory::Exceeded;
 use crate::store::{LayerRecord, LayerStaging, StoreError};
 use crate::tar::TarError;
 
@@ -130,9 +132,9 @@ pub enum LayerFault {
         /// The limit.
         limit: u64,
     },
-    /// Its directories and links need more memory than allowed.
+    /// Its directories, its links and a zstd window need more memory than allowed.
     #[error(
-        "its directories and links need more than the {limit} bytes of memory that are allowed"
+        "its directories, links and zstd window need more than the {limit} bytes of memory that are allowed"
     )]
     Memory {
         /// The limit in bytes.
@@ -170,6 +172,13 @@ pub enum LayerFault {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<Exceeded> for LayerFault {
+    fn from(exceeded: Exceeded) -> LayerFault {
+        let limit = exceeded.limit;
+        LayerFault::Memory { limit }
+    }
 }
 
 impl LayerFault {
@@ -216,15 +225,22 @@ impl LayerStaging {
         limits: &Limits,
         progress: &dyn LayerProgress,
     ) -> Result<UnpackedLayer, LayerFault> {
-        let tree = tree::Tree::create(self.dir(), self.path(), self.ownership(), limits.memory)?;
+        // Given back when everything is written, not before.
+        let memory = self.memory(limits.memory);
+        let tree = tree::Tree::create(self.dir(), self.path(), self.ownership(), memory.clone())?;
         let (flushing, flusher) = flush::pair(progress);
         let (applied, expanded) = thread::scope(|scope| {
-            scope.spawn(|| flusher.run(self.dir()));
+            scope.spawn(|| flusher.run(&self));
             // Moved in, so that the flusher ends with the pipeline.
             let progress = flushing;
-            pipeline::run(blob, expected, limits, &progress, |content| {
-                apply::apply(content, tree, limits)
-            })
+            pipeline::run(
+                blob,
+                expected,
+                limits,
+                memory.clone(),
+                &progress,
+                |content| apply::apply(content, tree, limits),
+            )
         })?;
         let record = LayerRecord {
             blob: expected.digest.clone(),

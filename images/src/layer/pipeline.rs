@@ -11,12 +11,13 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use super::decode::Decoder;
-use super::{Compression, LayerDescriptor, LayerFault, LayerProgress};
+use super::{LayerDescriptor, LayerFault, LayerProgress};
 use crate::digest::{Digest, Hasher, Verifier};
 use crate::limits::Limits;
+use crate::memory::{Exceeded, Share};
 use crate::tar::TarError;
 
-const BUFFER: usize = 256 << 10;
+const BUFFER: usize = 128 << 10;
 /// Buffers of one stage: enough to ride out the other side's pauses.
 const DEPTH: usize = 6;
 
@@ -149,6 +150,7 @@ pub(super) fn run<T>(
     blob: impl Read + Send,
     expected: &LayerDescriptor,
     limits: &Limits,
+    memory: Share,
     progress: &dyn LayerProgress,
     apply: impl FnOnce(Input) -> Result<T, LayerFault>,
 ) -> Result<(T, u64), LayerFault> {
@@ -168,7 +170,15 @@ pub(super) fn run<T>(
         };
         let fault = &fault;
         scope.spawn(move || read_blob(blob, expected, blob_out, fault));
-        scope.spawn(move || decompress(blob_in, expected.compression, content_out, limits, fault));
+        scope.spawn(move || {
+            let decoder = Decoder::new(
+                blob_in,
+                expected.compression,
+                limits.zstd_window_log,
+                memory,
+            );
+            decompress(decoder, content_out, limits, fault);
+        });
         let hasher = scope.spawn(move || digest(full, hashed, expected, progress, fault));
         let applied = apply(content_in);
         let expanded = hasher.join().unwrap_or_default();
@@ -228,8 +238,7 @@ fn fill(from: &mut impl Read, chunk: &mut Chunk) -> io::Result<()> {
 }
 
 fn decompress(
-    blob: Input,
-    compression: Compression,
+    decoder: io::Result<Decoder<Input>>,
     mut out: Output,
     limits: &Limits,
     fault: &Fault,
@@ -237,10 +246,13 @@ fn decompress(
     let failed = |error: io::Error| {
         // The stage before hung up, and has noted why.
         if error.kind() != io::ErrorKind::BrokenPipe {
-            fault.note(LayerFault::Decompress(error.to_string()));
+            fault.note(match Exceeded::within(&error) {
+                Some(exceeded) => exceeded.into(),
+                None => LayerFault::Decompress(error.to_string()),
+            });
         }
     };
-    let mut decoder = match Decoder::new(blob, compression, limits.zstd_window_log) {
+    let mut decoder = match decoder {
         Ok(decoder) => decoder,
         Err(error) => return failed(error),
     };

@@ -17,6 +17,8 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
+use crate::memory::Share;
+
 /// The fingerprint so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Print(u128);
@@ -139,10 +141,12 @@ impl Content {
 }
 
 /// The fingerprint of the layer that is in `root`, as it is found there.
-pub(crate) fn walk(root: &OwnedFd) -> io::Result<Print> {
+/// What must be remembered meanwhile is of `memory`, where that is short.
+pub(crate) fn walk(root: &OwnedFd, memory: Option<&Share>) -> io::Result<Print> {
     let mut walk = Walk {
         print: Print::default(),
         linked: HashSet::new(),
+        memory,
         content: Content::new(),
         buffer: vec![0; 256 << 10],
     };
@@ -156,15 +160,16 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-struct Walk {
+struct Walk<'a> {
     print: Print,
     /// Files of several names that were seen.
     linked: HashSet<(u64, u64)>,
+    memory: Option<&'a Share>,
     content: Content,
     buffer: Vec<u8>,
 }
 
-impl Walk {
+impl Walk<'_> {
     fn directory(&mut self, dir: OwnedFd, path: &mut Vec<u8>) -> io::Result<()> {
         let mode = rustix::fs::fstat(&dir)?.st_mode;
         let opaque = is_opaque(&dir)?;
@@ -200,8 +205,13 @@ impl Walk {
             }
             FileType::RegularFile => {
                 self.print.name(path, &Named::File);
-                if stat.st_nlink > 1 && !self.linked.insert((stat.st_dev, stat.st_ino)) {
-                    return Ok(());
+                if stat.st_nlink > 1 {
+                    if !self.linked.insert((stat.st_dev, stat.st_ino)) {
+                        return Ok(());
+                    }
+                    // A table that grows is there twice for a moment.
+                    let taken = self.memory.map_or(Ok(()), |memory| memory.take(64));
+                    taken.map_err(io::Error::other)?;
                 }
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let file = open(dir, name, flags, stat.st_mode)?;

@@ -53,13 +53,12 @@ pub struct PullOptions {
     /// Layers that are fetched at once, at least one.
     pub downloads: usize,
     /// Of those, layers that are unpacked at once, at least one. The others
-    /// wait with a few megabytes each.
+    /// wait with a megabyte each.
     pub unpackers: usize,
 }
 
 impl Default for PullOptions {
     fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             platform: platform::host(),
             policy: Policy::default(),
@@ -68,9 +67,10 @@ impl Default for PullOptions {
             registries: RegistryConfig::default(),
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
-            // A single connection seldom fills the line, whatever the cores.
+            // A single connection seldom fills the line, whatever the cores; and
+            // what comes slowly costs no more when it is unpacked as it comes.
             downloads: 6,
-            unpackers: if cores > 4 { 3 } else { 2 },
+            unpackers: 6,
         }
     }
 }
@@ -157,7 +157,15 @@ impl Pull<'_> {
             }
             Resolved::Missing(missing) => missing,
         };
-        let layers = missing.manifest.layer_descriptors(&missing.config)?;
+        // From here on only as bytes: parsed, they take several times as much.
+        let Missing {
+            bytes,
+            manifest,
+            config_bytes,
+            config,
+        } = *missing;
+        let layers = manifest.layer_descriptors(&config)?;
+        drop((manifest, config));
         let sizes: Vec<_> = layers.iter().map(|l| (l.digest.clone(), l.size)).collect();
         self.progress.layers(self.reference, &sizes);
         let mut seen = HashSet::new();
@@ -165,9 +173,7 @@ impl Pull<'_> {
         queue.retain(|layer| seen.insert(layer.digest.clone()));
         layers::fetch(self, runtime, registry, queue)?;
         let names = std::slice::from_ref(self.reference);
-        let image = self
-            .store
-            .commit_image(&missing.bytes, &missing.config_bytes, names)?;
+        let image = self.store.commit_image(&bytes, &config_bytes, names)?;
         Ok(image)
     }
 

@@ -20,8 +20,9 @@ use super::error::{FailureKind, RequestError};
 use crate::digest::Digest;
 use crate::progress::{LayerEvent, Progress};
 
-/// What may lie in one pipe, in KiB: 4 MiB, a few tens of milliseconds of a fast network.
-const ROOM: u32 = 4 << 10;
+/// What may lie in one pipe, in KiB: some milliseconds of a fast network, and what unpacks has
+/// buffers of its own.
+const ROOM: u32 = 1 << 10;
 
 /// A download that brought this much since the last failure is not going in circles.
 const HEADWAY: u64 = 1 << 20;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
-use super::stack::{Level, Stack};
+use super::stack::{Level, Room, Stack};
 use super::{Inner, LayerRecord, Store, StoreError, layout, lock, read_reference, tree};
 use crate::digest::Digest;
 use crate::document;
@@ -267,11 +267,12 @@ impl Inner {
         if record.blob != *digest {
             return Err(format!("its record is that of {}", record.blob));
         }
-        let level = Level::open(digest.clone(), dir).map_err(said)?;
+        let level = Level::open(digest.clone(), dir, &Room::default()).map_err(said)?;
         let Some(expected) = record.print else {
             return Ok(false);
         };
-        let found = print::walk(&level.fs).map_err(|error| format!("cannot read it: {error}"))?;
+        let found =
+            print::walk(&level.fs, None).map_err(|error| format!("cannot read it: {error}"))?;
         if found.text() != expected {
             return Err("its files are not those that were unpacked".into());
         }
@@ -300,7 +301,7 @@ impl Inner {
             .parse_config(&read("config.json")?, &limits)
             .map_err(said)?;
         let layers = manifest.layer_descriptors(&config).map_err(said)?;
-        let mut levels = Vec::new();
+        let (mut levels, room) = (Vec::new(), Room::default());
         for layer in &layers {
             if !self.has_layer(&layer.digest) {
                 return Err(format!("its layer {} is not there", layer.digest));
@@ -313,9 +314,9 @@ impl Inner {
             {
                 return Err(format!("layer {} has another diff_id", layer.digest));
             }
-            levels.push(Level::open(layer.digest.clone(), place).map_err(said)?);
+            levels.push(Level::open(layer.digest.clone(), place, &room).map_err(said)?);
         }
-        let stack = Stack::new(levels).map_err(|error| error.to_string())?;
+        let stack = Stack::new(levels, room).map_err(|error| error.to_string())?;
         let mut expected: Vec<String> = stack
             .levels
             .iter()
@@ -327,7 +328,8 @@ impl Inner {
             expected.push("fixup".into());
             let proof = fs::read_to_string(dir.join("fixup.print"));
             if let Ok(proof) = proof {
-                let print = print::walk(&found).map_err(|error| format!("its fixup: {error}"))?;
+                let print =
+                    print::walk(&found, None).map_err(|error| format!("its fixup: {error}"))?;
                 if print.text() != proof.trim_end() {
                     return Err("its fixup is not the one that was made".into());
                 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::fixup::Plan;
 use super::scratch::Scratch;
-use super::stack::{Level, Stack};
+use super::stack::{Level, Room, Stack};
 use super::{Image, Inner, LayerRecord, Store, StoreError, layout};
 use crate::digest::Digest;
 use crate::document::{self, DocumentError};
@@ -98,12 +98,12 @@ impl Inner {
         config: &[u8],
         layers: &[LayerDescriptor],
     ) -> Result<Scratch, StoreError> {
-        let mut levels = Vec::new();
+        let (mut levels, room) = (Vec::new(), Room::default());
         for layer in layers {
             let dir = self.layout.layer(&layer.digest);
-            levels.push(Level::open(layer.digest.clone(), dir)?);
+            levels.push(Level::open(layer.digest.clone(), dir, &room)?);
         }
-        let stack = Stack::new(levels)?;
+        let stack = Stack::new(levels, room)?;
         let plan = Plan::of(&stack)?;
         let mut list = String::new();
         for level in &stack.levels {
@@ -115,7 +115,7 @@ impl Inner {
             list.push_str("fixup\n");
             plan.make(&stack, &staged.path().join("fixup"), self.ownership)?;
             let fixup = staged.path().join("fixup");
-            let print = layout::open_dir(&fixup).and_then(|dir| print::walk(&dir));
+            let print = layout::open_dir(&fixup).and_then(|dir| print::walk(&dir, None));
             let print = print.map_err(StoreError::io("read", &fixup))?.text();
             let path = staged.path().join("fixup.print");
             write_synced(&path, print.as_bytes()).map_err(StoreError::io("write", &path))?;

@@ -86,6 +86,14 @@ pub enum StoreError {
         /// Computed when it was unpacked.
         found: Digest,
     },
+    /// The layers leave more to be completed than there is room for.
+    #[error(
+        "the image's layers have more directories that are only implied, whiteouts and hard links across layers than fit in {limit} bytes of memory"
+    )]
+    Incomplete {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// A hard link into an earlier layer leads nowhere.
     #[error("layer {layer}: hard link {path:?} to {target:?}, which is {why}")]
     HardLink {

@@ -42,7 +42,7 @@ impl Plan {
         for (index, level) in stack.levels.iter().enumerate() {
             for path in &level.pending.implied {
                 if plan.changes_attributes(stack, index, path)? {
-                    plan.add_dir(path);
+                    plan.add_dir(stack, path)?;
                 }
             }
             for path in &level.pending.whiteouts {
@@ -50,7 +50,7 @@ impl Plan {
                 if let Seen::Directory { levels, .. } = &*stack.see(path)?
                     && *levels == [index]
                 {
-                    plan.add_dir(path);
+                    plan.add_dir(stack, path)?;
                 }
             }
             for (path, _) in &level.pending.links {
@@ -60,11 +60,14 @@ impl Plan {
         Ok(plan)
     }
 
-    fn add_dir(&mut self, path: &[u8]) {
+    fn add_dir(&mut self, stack: &Stack, path: &[u8]) -> Result<(), StoreError> {
         let mut path = path;
-        while self.dirs.insert(path.to_vec()) && !path.is_empty() {
+        while !self.dirs.contains(path) {
+            stack.room.take(path.len() + 128)?;
+            self.dirs.insert(path.to_vec());
             path = split(path).0;
         }
+        Ok(())
     }
 
     /// Whether `path`, which level `index` implies, shows there but with the wrong attributes.
@@ -104,7 +107,8 @@ impl Plan {
             .into_iter()
             .chain(shows.then(|| target.clone()))
         {
-            self.add_dir(split(&name).0);
+            self.add_dir(stack, split(&name).0)?;
+            stack.room.take(name.len() + 224)?;
             let copy = self.copies.entry((level, stat.st_ino));
             let copy = copy.or_insert_with(|| (target.clone(), BTreeSet::new()));
             copy.1.insert(name);

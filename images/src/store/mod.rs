@@ -58,6 +58,7 @@ mod remove;
 mod scratch;
 mod stack;
 mod staging;
+mod sync;
 mod tree;
 mod usage;
 
@@ -83,9 +84,11 @@ pub use usage::{ImageUsage, Usage, disk_usage};
 
 use crate::digest::Digest;
 use crate::document;
+use crate::memory::{Memory, Share};
 use crate::reference::Reference;
 use layout::Layout;
 use lock::Claims;
+use sync::Syncs;
 
 /// Whose the files of unpacked layers are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -124,6 +127,8 @@ pub(crate) struct Inner {
     pub(crate) layout: Layout,
     pub(crate) ownership: Ownership,
     claims: Claims,
+    pub(crate) syncs: Syncs,
+    memory: Memory,
 }
 
 /// An image that is ready to be mounted. While it or its lease lives, the image stays.
@@ -164,6 +169,8 @@ impl Store {
                 layout,
                 ownership,
                 claims: Claims::default(),
+                syncs: Syncs::default(),
+                memory: Memory::default(),
             }),
         })
     }
@@ -182,6 +189,8 @@ impl Store {
                 layout,
                 ownership,
                 claims: Claims::default(),
+                syncs: Syncs::default(),
+                memory: Memory::default(),
             }),
         }))
     }
@@ -271,6 +280,11 @@ impl Store {
             (first.is_none(), first, summary.digest.clone())
         });
         Ok(summaries)
+    }
+
+    /// Memory for something beside the layers, of what they have.
+    pub(crate) fn memory(&self, limit: usize) -> Share {
+        self.inner.memory.share(limit)
     }
 
     /// Whether the layer with this blob is here, unpacked.

@@ -96,15 +96,21 @@ impl Pending {
         )
     }
 
-    /// Reads them back.
-    pub(crate) fn read(dir: &Path) -> Result<Pending, StoreError> {
+    /// Reads them back. `room` is asked before memory is taken for so many paths of so many bytes.
+    pub(super) fn read(
+        dir: &Path,
+        room: &dyn Fn(usize, usize) -> Result<(), StoreError>,
+    ) -> Result<Pending, StoreError> {
         let get = |name: &str| {
             let path = dir.join(name);
-            let bytes = match fs::read(&path) {
-                Ok(bytes) => bytes,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-                Err(error) => return Err(StoreError::io("read", &path)(error)),
+            let size = match fs::metadata(&path) {
+                Ok(found) => usize::try_from(found.len()).unwrap_or(usize::MAX),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                Err(error) => return Err(StoreError::io("look at", &path)(error)),
             };
+            room(0, size)?;
+            let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
+            room(bytes.iter().filter(|byte| **byte == 0).count(), 0)?;
             decode(&bytes).ok_or_else(|| StoreError::Damaged {
                 path,
                 why: "it is cut short".into(),
@@ -117,10 +123,11 @@ impl Pending {
                 why: "a link has no target".into(),
             });
         }
-        let pairs = links.chunks_exact(2);
+        let mut links = links.into_iter();
+        let pairs = std::iter::from_fn(|| links.next().zip(links.next()));
         Ok(Pending {
+            links: pairs.collect(),
             implied: get("implied")?,
-            links: pairs.map(|p| (p[0].clone(), p[1].clone())).collect(),
             whiteouts: get("whiteouts")?,
         })
     }
@@ -151,17 +158,20 @@ mod tests {
     #[test]
     fn what_is_pending_survives_writing() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Pending::read(dir.path()).unwrap(), Pending::default());
+        assert_eq!(
+            Pending::read(dir.path(), &|_, _| Ok(())).unwrap(),
+            Pending::default()
+        );
         let pending = Pending {
             implied: vec![b"".to_vec(), b"a\xff\nb/c".to_vec()],
             links: vec![(b"x".to_vec(), b"y z".to_vec())],
             whiteouts: vec![b"etc".to_vec()],
         };
         pending.write(dir.path()).unwrap();
-        assert_eq!(Pending::read(dir.path()).unwrap(), pending);
+        assert_eq!(Pending::read(dir.path(), &|_, _| Ok(())).unwrap(), pending);
         fs::write(dir.path().join("links"), b"x\0").unwrap();
-        assert!(Pending::read(dir.path()).is_err());
+        assert!(Pending::read(dir.path(), &|_, _| Ok(())).is_err());
         fs::write(dir.path().join("links"), b"x\0y").unwrap();
-        assert!(Pending::read(dir.path()).is_err());
+        assert!(Pending::read(dir.path(), &|_, _| Ok(())).is_err());
     }
 }

@@ -3,7 +3,7 @@
 //! Reads unpacked layers, which nobody changes. Used while an image is committed, to find what its
 //! fixup must have.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -26,10 +26,61 @@ pub(super) struct Level {
     links: HashMap<Vec<u8>, Vec<u8>>,
 }
 
+/// The memory that an image may take for what its layers leave to be completed, in bytes. Some
+/// hundred thousand paths; images have a few, if any.
+const ROOM: usize = 48 << 20;
+/// What is known of paths is forgotten when it is this much.
+const CACHE: usize = 8 << 20;
+
+/// What is left of [`ROOM`].
+#[derive(Debug)]
+pub(super) struct Room(Cell<usize>);
+
+impl Default for Room {
+    fn default() -> Room {
+        Room(Cell::new(ROOM))
+    }
+}
+
+impl Room {
+    pub(super) fn take(&self, bytes: usize) -> Result<(), StoreError> {
+        match self.0.get().checked_sub(bytes) {
+            Some(left) => {
+                self.0.set(left);
+                Ok(())
+            }
+            None => Err(StoreError::Incomplete { limit: ROOM }),
+        }
+    }
+}
+
 /// The layers of an image, lowest first.
 pub(super) struct Stack {
     pub(super) levels: Vec<Level>,
-    cache: RefCell<HashMap<Vec<u8>, Rc<Seen>>>,
+    pub(super) room: Room,
+    cache: RefCell<Cache>,
+}
+
+/// What paths show, as far as it was looked up lately.
+#[derive(Default)]
+struct Cache {
+    seen: HashMap<Vec<u8>, Rc<Seen>>,
+    bytes: usize,
+}
+
+impl Cache {
+    fn insert(&mut self, path: &[u8], seen: &Rc<Seen>) {
+        let levels = match &**seen {
+            Seen::Directory { levels, .. } => levels.len() * size_of::<usize>(),
+            Seen::Nothing | Seen::Other(_) | Seen::Link(_) => 0,
+        };
+        let bytes = path.len() + levels + 192;
+        if self.bytes + bytes > CACHE {
+            *self = Cache::default();
+        }
+        self.bytes += bytes;
+        self.seen.insert(path.to_vec(), seen.clone());
+    }
 }
 
 /// What is at a path.
@@ -57,9 +108,10 @@ enum Here {
 }
 
 impl Level {
-    /// Opens the layer in `dir`.
-    pub(super) fn open(digest: Digest, dir: PathBuf) -> Result<Level, StoreError> {
-        let pending = Pending::read(&dir)?;
+    /// Opens the layer in `dir`, if there is room for what it leaves to be completed.
+    pub(super) fn open(digest: Digest, dir: PathBuf, room: &Room) -> Result<Level, StoreError> {
+        // Twice each: as they are listed, and to be found.
+        let pending = Pending::read(&dir, &|paths, bytes| room.take(2 * (160 * paths + bytes)))?;
         let path = dir.join("fs");
         let fs = layout::open_dir(&path).map_err(StoreError::io("open", &path))?;
         Ok(Level {
@@ -130,7 +182,7 @@ impl Stack {
     /// Layers, lowest first. What cannot show is left out: all below a layer whose root is opaque
     /// (overlay does not look at that mark), and all but the topmost of equal layers (overlay
     /// refuses to mount a directory twice, and the one on top hides all of the other).
-    pub(super) fn new(levels: impl IntoIterator<Item = Level>) -> Result<Stack, StoreError> {
+    pub(super) fn new(levels: Vec<Level>, room: Room) -> Result<Stack, StoreError> {
         let mut stacked: Vec<Level> = Vec::new();
         for level in levels {
             if level.is_opaque(&level.fs, b"")? {
@@ -141,13 +193,14 @@ impl Stack {
         }
         Ok(Stack {
             levels: stacked,
-            cache: RefCell::new(HashMap::new()),
+            room,
+            cache: RefCell::default(),
         })
     }
 
     /// What the whole stack shows at a clean path.
     pub(super) fn see(&self, path: &[u8]) -> Result<Rc<Seen>, StoreError> {
-        if let Some(seen) = self.cache.borrow().get(path) {
+        if let Some(seen) = self.cache.borrow().seen.get(path) {
             return Ok(seen.clone());
         }
         let seen = Rc::new(if path.is_empty() {
@@ -156,7 +209,7 @@ impl Stack {
             let parent = self.see(crate::layer::split(path).0)?;
             self.step(&parent, path)?
         });
-        self.cache.borrow_mut().insert(path.to_vec(), seen.clone());
+        self.cache.borrow_mut().insert(path, &seen);
         Ok(seen)
     }
 
@@ -250,5 +303,40 @@ impl Stack {
                 why,
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_for_so_much() {
+        let room = Room::default();
+        room.take(ROOM - 10).unwrap();
+        assert!(matches!(
+            room.take(11),
+            Err(StoreError::Incomplete { limit: ROOM })
+        ));
+        room.take(10).unwrap();
+        assert!(room.take(1).is_err());
+    }
+
+    #[test]
+    fn what_is_known_of_paths_is_bounded() {
+        let mut cache = Cache::default();
+        let deep = Rc::new(Seen::Directory {
+            levels: (0..499).collect(),
+            source: None,
+        });
+        let mut most = 0;
+        for n in 0..10_000 {
+            let path = format!("some/path/{n}");
+            cache.insert(path.as_bytes(), &deep);
+            assert!(cache.seen.contains_key(path.as_bytes()));
+            most = most.max(cache.seen.len());
+        }
+        assert!(cache.bytes <= CACHE);
+        assert!((1000..3000).contains(&most), "{most}");
     }
 }

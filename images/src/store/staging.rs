@@ -11,6 +11,7 @@ use rustix::fs::FlockOperation;
 
 use super::{Inner, LayerRecord, Pending, Store, StoreError, layout, lock, tree};
 use crate::digest::Digest;
+use crate::memory::Share;
 
 /// The right to unpack one blob into the store, exclusively. Dropped before it is complete, it
 /// removes what was written.
@@ -20,6 +21,8 @@ pub struct LayerStaging {
     blob: Digest,
     path: PathBuf,
     dir: OwnedFd,
+    /// What was known to have failed when it began.
+    failures: u64,
     installed: bool,
 }
 
@@ -65,6 +68,13 @@ impl Store {
 }
 
 impl Inner {
+    /// From here on failures to write are noticed.
+    fn begin_writing(&self) -> Result<u64, StoreError> {
+        let layers = self.layout.layers();
+        let watched = self.syncs.watch(|| layout::open_dir(&layers));
+        watched.map_err(StoreError::io("open", &layers))
+    }
+
     fn stage(
         self: Arc<Inner>,
         blob: &Digest,
@@ -89,11 +99,13 @@ impl Inner {
                 return Ok(Begun::Present);
             }
             tree::empty(dir.as_fd()).map_err(StoreError::io("clear", &path))?;
+            let failures = self.begin_writing()?;
             return Ok(Begun::Staging(LayerStaging {
                 inner: self,
                 blob: blob.clone(),
                 path,
                 dir,
+                failures,
                 installed: false,
             }));
         }
@@ -137,6 +149,16 @@ impl LayerStaging {
         &self.dir
     }
 
+    /// What the layer may take of the memory that all layers share.
+    pub(crate) fn memory(&self, limit: usize) -> Share {
+        self.inner.memory.share(limit)
+    }
+
+    /// Returns once everything written so far is on the disk.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.inner.syncs.sync(self.failures)
+    }
+
     /// Publishes the layer, whose files are in `fs` by now and belong to a blob that was verified.
     pub(crate) fn install(
         mut self,
@@ -145,7 +167,7 @@ impl LayerStaging {
     ) -> Result<(), StoreError> {
         record.write(&self.path)?;
         pending.write(&self.path)?;
-        rustix::fs::syncfs(&self.dir).map_err(StoreError::io("sync", &self.path))?;
+        self.sync().map_err(StoreError::io("sync", &self.path))?;
         let layer = self.inner.layout.layer(&self.blob);
         fs::rename(&self.path, &layer).map_err(StoreError::io("make", &layer))?;
         self.installed = true;

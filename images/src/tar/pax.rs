@@ -4,6 +4,7 @@ use base64::Engine as _;
 
 use super::header::Why;
 use super::reader::Time;
+use super::sparse::EXTENTS;
 
 /// What a local extended header says about the entry after it.
 #[derive(Default)]
@@ -33,6 +34,9 @@ pub(super) struct SparseRecords {
 }
 
 const BAD: Why = "an extended header is malformed";
+
+/// Extended attributes of an entry. The names of more no system call could list.
+const XATTRS: usize = 4096;
 
 pub(super) fn decimal(text: &[u8]) -> Result<u64, Why> {
     if text.is_empty() || text.len() > 20 || !text.iter().all(u8::is_ascii_digit) {
@@ -125,24 +129,27 @@ impl Pax {
                     return self.take_sparse(key, value);
                 }
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    self.set_xattr(name.to_vec(), value.to_vec(), true);
+                    self.set_xattr(name.to_vec(), value.to_vec(), true)?;
                 } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
                     // libarchive writes both; this one has the name escaped and the value encoded.
                     let name = percent_decode(name).ok_or(BAD)?;
                     let value = base64_decode(value).ok_or(BAD)?;
-                    self.set_xattr(name, value, false);
+                    self.set_xattr(name, value, false)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn set_xattr(&mut self, name: Vec<u8>, value: Vec<u8>, replace: bool) {
+    fn set_xattr(&mut self, name: Vec<u8>, value: Vec<u8>, replace: bool) -> Result<(), Why> {
+        let count = self.xattrs.len();
         match self.xattrs.iter_mut().find(|(known, _)| *known == name) {
             Some(known) if replace => known.1 = value,
             Some(_) => {}
+            None if count == XATTRS => return Err("an entry with too many attributes"),
             None => self.xattrs.push((name, value)),
         }
+        Ok(())
     }
 
     fn take_sparse(&mut self, key: &[u8], value: &[u8]) -> Result<(), Why> {
@@ -163,7 +170,7 @@ impl Pax {
             }
             b"map" => {
                 sparse.map.clear();
-                for number in value.split(|byte| *byte == b',') {
+                for number in value.split(|byte| *byte == b',').take(2 * EXTENTS + 1) {
                     if !value.is_empty() {
                         sparse.map.push(decimal(number)?);
                     }
@@ -247,6 +254,26 @@ mod tests {
         ] {
             assert!(record(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_few_bytes_can_ask_for_is_bounded() {
+        let records = |count: usize| {
+            let record = |n| format!("27 SCHILY.xattr.u.{n:07}=\n");
+            (0..count).map(record).collect::<String>()
+        };
+        assert_eq!(
+            Pax::parse(records(XATTRS).as_bytes()).map(|pax| pax.xattrs.len()),
+            Ok(XATTRS)
+        );
+        assert!(Pax::parse(records(XATTRS + 1).as_bytes()).is_err());
+        let map = vec!["0"; 6 * EXTENTS].join(",");
+        let record = format!("{} GNU.sparse.map={map}\n", map.len() + 17 + 6);
+        let map = Pax::parse(record.as_bytes())
+            .unwrap_or_else(|why| panic!("{why}"))
+            .sparse
+            .map;
+        assert!(crate::tar::sparse::pairs(&map).is_err(), "{}", map.len());
     }
 
     #[test]

@@ -404,6 +404,9 @@ impl<R: BufRead> Reader<R> {
                 line.clear();
                 let count = numbers[0].checked_mul(2).ok_or_else(damaged)?;
                 wanted = Some(count);
+                if count > 2 * sparse::EXTENTS as u64 {
+                    return Err(damaged());
+                }
                 if numbers.len() as u64 > count {
                     break;
                 }

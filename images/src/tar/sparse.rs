@@ -9,6 +9,9 @@ pub(crate) struct Extent {
     pub(crate) length: u64,
 }
 
+/// Stretches of data of one file: each takes memory, however few bytes name it.
+pub(super) const EXTENTS: usize = 64 << 10;
+
 const BAD: Why = "the map of a sparse file is wrong";
 
 /// Adds the entries of an old GNU map, 24 bytes each; an empty one ends it.
@@ -51,6 +54,9 @@ pub(super) fn pairs(numbers: &[u64]) -> Result<Vec<Extent>, Why> {
 
 /// Whether the map is in order, fits in a file of `size` bytes, and has `data` bytes of data.
 pub(super) fn check(map: &[Extent], size: u64, data: u64) -> Result<(), Why> {
+    if map.len() > EXTENTS {
+        return Err("a sparse file in too many pieces");
+    }
     let (mut end, mut sum) = (0, 0u64);
     for extent in map {
         if extent.offset < end {

@@ -10,6 +10,7 @@ mod common;
 mod content;
 mod hostile;
 mod http;
+mod memory;
 mod policy;
 mod protected;
 mod real;

@@ -23,6 +23,7 @@ use rustix::io::Errno;
 use super::attributes::{self, Attributes, Owners};
 use super::print::{self, Content, Named, Print};
 use super::{LayerFault, path};
+use crate::memory::{Exceeded, Share};
 use crate::store::{self, Ownership, Pending, Skipped, StoreError};
 use crate::tar::Time;
 
@@ -49,8 +50,7 @@ pub(crate) struct Tree {
     links: BTreeMap<Vec<u8>, Vec<u8>>,
     /// The directory that was used last.
     last: Option<(Vec<u8>, Arc<OwnedFd>)>,
-    memory: usize,
-    limit: usize,
+    memory: Share,
     /// The fingerprint, without directories; nothing once something was replaced.
     print: Option<Print>,
     /// The content of the file that is being written.
@@ -102,7 +102,7 @@ impl Tree {
         dir: &OwnedFd,
         at: &Path,
         ownership: Ownership,
-        limit: usize,
+        memory: Share,
     ) -> Result<Tree, StoreError> {
         let at = at.join("fs");
         let make = || -> io::Result<OwnedFd> {
@@ -128,20 +128,15 @@ impl Tree {
             dirs: BTreeMap::from([(Vec::new(), Dir::default())]),
             links: BTreeMap::new(),
             last: None,
-            memory: 0,
-            limit,
+            memory,
             print: Some(Print::default()),
             content: Content::new(),
         })
     }
 
-    fn remember(&mut self, bytes: usize) -> Result<(), LayerFault> {
-        // What a map entry costs besides its key.
-        self.memory += bytes + 160;
-        if self.memory > self.limit {
-            return Err(LayerFault::Memory { limit: self.limit });
-        }
-        Ok(())
+    fn remember(&self, bytes: usize) -> Result<(), LayerFault> {
+        // What a map entry costs besides its key: a node is half full, and each key is allocated.
+        Ok(self.memory.take(bytes + 224)?)
     }
 
     /// Opens a directory of this layer.
@@ -251,7 +246,7 @@ impl Tree {
     fn make_dir(&mut self, path: &[u8], stated: Option<Attributes>) -> Result<(), LayerFault> {
         let xattrs = stated.iter().flat_map(|stated| &stated.xattrs);
         let extra: usize = xattrs
-            .map(|(name, value)| name.len() + value.len() + 48)
+            .map(|(name, value)| name.len() + value.len() + 96)
             .sum();
         self.remember(path.len() + extra)?;
         if let Some(dir) = self.dirs.get_mut(path) {
@@ -438,11 +433,7 @@ impl Tree {
     pub(crate) fn finish(mut self) -> Result<(Pending, Skipped, Option<String>), LayerFault> {
         self.last = None;
         let mut pending = Pending {
-            links: self
-                .links
-                .iter()
-                .map(|(p, t)| (p.clone(), t.clone()))
-                .collect(),
+            links: std::mem::take(&mut self.links).into_iter().collect(),
             ..Pending::default()
         };
         // In order, a directory comes before what is in it.
@@ -470,7 +461,16 @@ impl Tree {
         pending.implied.reverse();
         pending.whiteouts.reverse();
         // What was replaced cannot be taken out again, so then it is all looked at.
-        let print = self.print.or_else(|| print::walk(&self.root).ok());
+        let print = match self.print {
+            Some(print) => Some(print),
+            None => match print::walk(&self.root, Some(&self.memory)) {
+                Ok(print) => Some(print),
+                Err(error) => match Exceeded::within(&error) {
+                    Some(exceeded) => return Err(exceeded.into()),
+                    None => None,
+                },
+            },
+        };
         Ok((pending, self.skipped, print.map(Print::text)))
     }
 }

@@ -117,6 +117,16 @@ fn documents_that_are_no_image_are_refused() {
         (document(&json!({"schemaVersion": 2})), OCI_MANIFEST, ""),
         (b"<html>".to_vec(), OCI_MANIFEST, "cannot be read"),
         (vec![b'['; 100_000], OCI_MANIFEST, "cannot be read"),
+        (
+            [
+                &br#"{"schemaVersion":2,"layers":["#[..],
+                &b"{},".repeat(60_000),
+                b"{}]}",
+            ]
+            .concat(),
+            OCI_MANIFEST,
+            "more than the 100000 values",
+        ),
         (Vec::new(), OCI_MANIFEST, "cannot be read"),
     ] {
         let site = serves(document_, media_type);
