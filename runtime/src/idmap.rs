@@ -221,8 +221,11 @@ pub enum IdMapError {
         /// Why.
         source: io::Error,
     },
+    /// A helper is not installed.
+    #[error("cannot run {0}; install the package uidmap")]
+    NoHelper(&'static str),
     /// A helper could not be started.
-    #[error("cannot run {program}; install the package uidmap")]
+    #[error("cannot run {program}")]
     Helper {
         /// `newuidmap` or `newgidmap`.
         program: &'static str,
@@ -302,7 +305,10 @@ fn start(program: &'static str, pid: Pid, extents: &[Extent]) -> Result<Child, I
         .stderr(Stdio::piped());
     command
         .spawn()
-        .map_err(|source| IdMapError::Helper { program, source })
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => IdMapError::NoHelper(program),
+            _ => IdMapError::Helper { program, source },
+        })
 }
 
 fn finish(program: &'static str, child: Child) -> Result<(), IdMapError> {

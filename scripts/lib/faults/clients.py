@@ -69,8 +69,13 @@ class Clients:
         # program was killed, which its status tells.
         if done.returncode == 255 or done.returncode > 128 or done.returncode < 0:
             return "cut off", ""
-        if "podspawn: " in said and done.returncode in (125, 126, 127):
-            return "refused", said
+        # On a terminal there is one stream for both.
+        line = said if b"podspawn: " not in done.stdout else done.stdout.decode(errors="replace")
+        if "podspawn: " in line and done.returncode in (125, 126, 127):
+            return "refused", line
+        # The program's own word, where it may not have what it needs.
+        if any(why in said for why in ("can't fork", "Too many open files", "No space left")):
+            return "failed inside", said
         if done.returncode == 1 and ("onnection" in said or "lost" in said):
             return "cut off", ""
         return "UNCLEAR", detail
