@@ -44,6 +44,12 @@ impl Rootfs {
         Ok(Self(openat(rustix::fs::CWD, path, flags, Mode::empty())?))
     }
 
+    /// The root is this directory.
+    #[must_use]
+    pub fn of(dir: OwnedFd) -> Self {
+        Self(dir)
+    }
+
     fn resolve(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         openat2(
             &self.0,

@@ -1,6 +1,8 @@
 //! When pods end, what outlives them, how many there are, and what each may use.
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -18,6 +20,7 @@ tests![
     a_kept_root_outlives_the_pod,
     the_hosts_home_where_the_administrator_wants_it,
     homes_where_the_administrator_keeps_them,
+    a_home_swapped_for_a_link_is_not_followed,
     the_maximal_lifetime_ends_sessions_with_a_line,
     a_user_file_overrides_the_mode,
     a_project_is_a_pod_of_its_own,
@@ -159,6 +162,61 @@ fn homes_where_the_administrator_keeps_them() {
     assert_eq!(host.ssh("echo x >~/file").run().code, Some(0));
     let file = homes.join(&host.user).join("default/file");
     assert_eq!(fs::read_to_string(file).unwrap(), "x\n");
+}
+
+/// Whatever the name of the home is at the moment, a pod has the directory or is not made.
+fn a_home_swapped_for_a_link_is_not_followed() {
+    let host = Host::with_image("busybox");
+    let homes = host.dir.join("homes");
+    host.configure(&format!(
+        "defaults:\n  image: {}\nsession:\n  mode: persistent\nstate:\n  homes_dir: {}\n",
+        Host::reference("busybox"),
+        homes.display()
+    ));
+    let own = homes.join(&host.user);
+    let outside = host.dir.join("outside");
+    for dir in [&own, &outside] {
+        fs::create_dir_all(dir).unwrap();
+    }
+    fs::write(outside.join("secret"), "secret").unwrap();
+    let look = "ls -A ~; touch ~/touched";
+    // At rest: refused, and said.
+    symlink(&outside, own.join("default")).unwrap();
+    let refused = host.ssh(look).run();
+    assert_eq!(refused.code, Some(125), "{refused}");
+    assert!(refused.complaint().contains("the home"), "{refused}");
+    fs::remove_file(own.join("default")).unwrap();
+    // While pods are made.
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (path, aside, link) = (own.join("default"), own.join("aside"), own.join("link"));
+            while !stop.load(Ordering::Relaxed) {
+                let _ = fs::rename(&path, &aside);
+                let _ = symlink(&outside, &link);
+                let _ = fs::rename(&link, &path);
+                let _ = fs::remove_file(&path);
+                let _ = fs::rename(&aside, &path);
+            }
+        });
+        let looks: Vec<_> = (0..10)
+            .map(|_| {
+                let output = host.ssh(look).run();
+                for supervisor in host.supervisors() {
+                    supervisor.kill();
+                }
+                output
+            })
+            .collect();
+        // First, for a failure would wait for that thread.
+        stop.store(true, Ordering::Relaxed);
+        for output in looks {
+            assert!(matches!(output.code, Some(0 | 125)), "{output}");
+            assert!(!output.text().contains("secret"), "{output}");
+        }
+    });
+    let left: Vec<_> = fs::read_dir(&outside).unwrap().flatten().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
 }
 
 fn the_maximal_lifetime_ends_sessions_with_a_line() {

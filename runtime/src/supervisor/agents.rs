@@ -12,17 +12,17 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use caps::{CapSet, CapsHashSet};
-use rustix::fs::{CWD, XattrFlags, setxattr};
+use rustix::fs::{XattrFlags, setxattr};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
-    mount_change, move_mount, open_tree, unmount,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
 };
 
+use super::mounts;
 use crate::pod::SessionUser;
 use crate::sockets::agent::{Agent, AgentError};
 
@@ -143,12 +143,7 @@ fn bind(socket: &OwnedFd, at: &Path) -> io::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(at)?;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH;
-    let tree = open_tree(socket.as_fd(), "", flags)?;
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    Ok(move_mount(tree.as_fd(), "", CWD, at, flags)?)
+    mounts::bind(socket, at)
 }
 
 /// Runs `look` with the user's ids alone: the supervisor's capabilities would open

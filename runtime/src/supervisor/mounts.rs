@@ -5,14 +5,14 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::CWD;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_change,
-    move_mount,
+    OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount,
+    mount_change, move_mount, open_tree,
 };
 
 /// Why a mount failed.
@@ -61,6 +61,20 @@ pub fn prepare(scratch: &Path) -> Result<(), MountError> {
     mount("proc", "/proc", "proc", quiet, None).mounting(|| "/proc".into())?;
     mount("cgroup2", "/sys/fs/cgroup", "cgroup2", quiet, None)
         .mounting(|| "a cgroup2 file system on /sys/fs/cgroup".into())
+}
+
+/// Mounts at `at` what `what` is a descriptor of, whatever its path leads to by now.
+///
+/// # Errors
+///
+/// Those of `open_tree(2)` and `move_mount(2)`.
+pub fn bind(what: &OwnedFd, at: &Path) -> io::Result<()> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree = open_tree(what.as_fd(), "", flags)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(move_mount(tree.as_fd(), "", CWD, at, flags)?)
 }
 
 /// The directories of one overlay.

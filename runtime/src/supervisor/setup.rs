@@ -140,7 +140,7 @@ pub fn set_up(
     overlay.mount(&rootfs, &scratch)?;
 
     let user = provision::provision(&rootfs, spec)?;
-    let home = home_mount(spec, &user, &rootfs)?;
+    let home = home_mount(spec, &user, &rootfs, &scratch.join("home"))?;
     sys::bring_up_loopback().map_err(SetupError::Loopback)?;
     let agents = Agents::prepare(scratch.join(agents::NAME), spec.login.uid, &user)
         .map_err(SetupError::Agents)?;
@@ -186,12 +186,13 @@ fn home_mount(
     spec: &PodSpec,
     user: &SessionUser,
     rootfs: &Path,
+    at: &Path,
 ) -> Result<Option<HomeMount>, SetupError> {
     let root = Rootfs::open(rootfs).map_err(|source| SetupError::Home {
         path: "/".into(),
         source,
     });
-    home::prepare(&spec.home, user, &root?).map_err(|source| SetupError::Home {
+    home::prepare(&spec.home, user, &root?, at).map_err(|source| SetupError::Home {
         path: match &spec.home {
             HomeChoice::Kept(dir) | HomeChoice::Host(dir) => dir.clone(),
             HomeChoice::Ephemeral => user.home.clone().into(),
