@@ -38,6 +38,7 @@ pub use schema::{KEYS, Key, PER_USER, Reach, Registries, Registry, SHORT, Withou
 pub use security::Confinement;
 pub use user_path::UserPath;
 
+use crate::output::text;
 use value::{Entry, Value};
 use yaml::{Document, Problem};
 
@@ -170,7 +171,8 @@ impl fmt::Display for ConfigError {
             write!(f, "{line}:")?;
         }
         if !self.key.is_empty() {
-            write!(f, " {}:", self.key)?;
+            // Anything may be quoted as a key.
+            write!(f, " {}:", text::escape(&self.key))?;
         }
         write!(f, " {}", self.text)
     }

@@ -56,6 +56,13 @@ projects_file: /etc/podspawn/projects.yaml
 "#;
 
 #[test]
+fn an_error_is_one_line_whatever_the_key() {
+    let error = server("\"a\\n\\u001b[2J\": 1\n").unwrap_err();
+    assert!(!error.contains(char::is_control), "{error:?}");
+    assert!(error.ends_with("unknown key"), "{error:?}");
+}
+
+#[test]
 fn nothing_said_is_the_defaults() {
     for text in [
         "",
