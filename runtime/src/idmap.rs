@@ -303,12 +303,10 @@ fn start(program: &'static str, pid: Pid, extents: &[Extent]) -> Result<Child, I
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    command
-        .spawn()
-        .map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => IdMapError::NoHelper(program),
-            _ => IdMapError::Helper { program, source },
-        })
+    command.spawn().map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => IdMapError::NoHelper(program),
+        _ => IdMapError::Helper { program, source },
+    })
 }
 
 fn finish(program: &'static str, child: Child) -> Result<(), IdMapError> {
