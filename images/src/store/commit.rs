@@ -110,6 +110,7 @@ impl Inner {
             list.push_str(&level.digest.file_name());
             list.push('\n');
         }
+        let failures = self.begin_writing()?;
         let staged = self.scratch("image")?;
         if !plan.is_empty() {
             list.push_str("fixup\n");
@@ -118,8 +119,7 @@ impl Inner {
             let print = layout::open_dir(&fixup).and_then(|dir| print::walk(&dir, None));
             let print = print.map_err(StoreError::io("read", &fixup))?.text();
             let path = staged.path().join("fixup.print");
-            write_synced(&path, print.as_bytes()).map_err(StoreError::io("write", &path))?;
-            rustix::fs::syncfs(staged.dir()).map_err(StoreError::io("sync", staged.path()))?;
+            fs::write(&path, print).map_err(StoreError::io("write", &path))?;
         }
         let files = [
             ("manifest.json", manifest),
@@ -128,9 +128,11 @@ impl Inner {
         ];
         for (name, bytes) in files {
             let path = staged.path().join(name);
-            write_synced(&path, bytes).map_err(StoreError::io("write", &path))?;
+            write_new(&path, bytes).map_err(StoreError::io("write", &path))?;
         }
-        layout::sync_dir(staged.path()).map_err(StoreError::io("sync", staged.path()))?;
+        // Once for all of it, and for the renames that published the layers.
+        let synced = self.syncs.sync(failures);
+        synced.map_err(StoreError::io("sync", staged.path()))?;
         Ok(staged)
     }
 
@@ -164,11 +166,15 @@ impl Inner {
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_new(path, bytes)?.sync_all()
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<fs::File> {
     let mut file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path)?;
     file.write_all(bytes)?;
-    file.sync_all()
+    Ok(file)
 }

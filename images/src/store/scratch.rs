@@ -47,10 +47,6 @@ impl Scratch {
         &self.path
     }
 
-    pub(crate) fn dir(&self) -> &OwnedFd {
-        &self.dir
-    }
-
     /// A new file in it, to write and read.
     pub(crate) fn file(&self, name: &str) -> Result<File, StoreError> {
         let path = self.path.join(name);

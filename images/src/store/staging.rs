@@ -69,7 +69,7 @@ impl Store {
 
 impl Inner {
     /// From here on failures to write are noticed.
-    fn begin_writing(&self) -> Result<u64, StoreError> {
+    pub(super) fn begin_writing(&self) -> Result<u64, StoreError> {
         let layers = self.layout.layers();
         let watched = self.syncs.watch(|| layout::open_dir(&layers));
         watched.map_err(StoreError::io("open", &layers))
@@ -170,9 +170,10 @@ impl LayerStaging {
         self.sync().map_err(StoreError::io("sync", &self.path))?;
         let layer = self.inner.layout.layer(&self.blob);
         fs::rename(&self.path, &layer).map_err(StoreError::io("make", &layer))?;
+        // That it was renamed is synced with the image that needs it. Should it be lost before, it
+        // is fetched again.
         self.installed = true;
-        let layers = self.inner.layout.layers();
-        layout::sync_dir(&layers).map_err(StoreError::io("sync", &layers))
+        Ok(())
     }
 }
 
