@@ -71,9 +71,11 @@ pub fn store(
     username: &str,
     password: &Secret,
 ) -> Result<Keeper, CredentialError> {
+    // What cannot be read afterwards is no place to keep a password.
+    let known = file::read(path)?;
     // A helper knows servers only.
     if scope.path.is_empty()
-        && let Some(known) = file::read(path)?
+        && let Some(known) = known
         && let Some(name) = known.helper(scope.registry).or(known.store())
     {
         helper::store(name, scope.registry, username, password, sources)?;
@@ -224,6 +226,23 @@ mod tests {
 
     fn log_in(path: &Path, scope: Scope<'_>, name: &str) -> Keeper {
         store(&sources(path), path, scope, name, &Secret::new("p:w")).unwrap()
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_read_afterwards_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("auth.json");
+        let text = r#"{"auths": {"other.example": "no object"}}"#;
+        fs::write(&path, text).unwrap();
+        for below in ["", "team/app"] {
+            let scope = Scope {
+                registry: "docker.io",
+                path: below,
+            };
+            let stored = store(&sources(&path), &path, scope, "me", &Secret::new("p:w"));
+            assert!(matches!(stored, Err(CredentialError::Syntax { .. })));
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
     }
 
     #[test]
