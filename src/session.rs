@@ -13,11 +13,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use podspawn_images::reference::Reference;
 use podspawn_images::store::{Image, Store};
 use podspawn_runtime::cgroup;
 use podspawn_runtime::idmap::IdMap;
 use podspawn_runtime::limits::Limits;
 use podspawn_runtime::metrics::{Counter, Latency, Metrics};
+use podspawn_runtime::network::Network;
 use podspawn_runtime::pod::{
     Attached, Came, FindError, Mode, PodName, PodPaths, RunDir, attach, attach_or_launch,
     is_behind_module,
@@ -29,10 +31,12 @@ use podspawn_runtime::supervisor::{HomeChoice, Login, PodImage, PodSpec, Terms, 
 
 use crate::account::Account;
 use crate::cli::{Place, namespace, pull};
-use crate::config::{Config, Home, PodUser, UserPath};
+use crate::config::{self, Config, Home, PodUser, UserPath};
 use crate::exit::{Exit, Failure};
 use crate::output::text;
-use crate::{guest, starter};
+use crate::podfile::Podfile;
+use crate::project::Project;
+use crate::{guest, pasta, services, starter};
 
 /// Where shells are in images, after the configured one.
 const SHELLS: [&str; 8] = [
@@ -118,11 +122,21 @@ pub fn run(place: &Place, wanted: Wanted) -> Result<Exit, Failure> {
     drop(audit);
 
     let (create, mode) = (wanted.create, wanted.mode);
-    let (shells, terminfo) = means(&place.config);
+    let (action, terminal) = (wanted.action.clone(), wanted.terminal);
+    let project = Project::of(place, &pod)?;
+    let (shells, terminfo) = means(&project.config);
     let session = session_of(wanted, shells, terminfo.len());
     let mut again = AGAIN;
     loop {
-        let attached = attached(place, &pod, create, mode);
+        let attached = attached(place, &pod, create, mode).and_then(|attached| {
+            services::wait(
+                &paths(place, pod.clone())?,
+                &attached.info,
+                &action,
+                terminal,
+            )?;
+            Ok(attached)
+        });
         // While the host's files are in sight.
         let audit = Audit::open(&records.audit, who.clone());
         let result = match attached {
@@ -287,7 +301,7 @@ pub fn enter(
     mode: Option<Mode>,
 ) -> Result<Attached, Failure> {
     let run = run_dir(place)?;
-    let paths = PodPaths::new(&run, &place.root, pod);
+    let paths = paths(place, pod)?;
     let attached = attach_to(place, &paths, create, mode);
     count(&Metrics::open(&run), &attached);
     attached.map_err(|error| {
@@ -303,6 +317,10 @@ pub fn enter(
     })
 }
 
+fn paths(place: &Place, pod: PodName) -> Result<PodPaths, Failure> {
+    Ok(PodPaths::new(&run_dir(place)?, &place.root, pod))
+}
+
 fn attach_to(
     place: &Place,
     paths: &PodPaths,
@@ -310,8 +328,7 @@ fn attach_to(
     mode: Option<Mode>,
 ) -> Result<Attached, FindError> {
     if create && !is_behind_module() {
-        let (shells, terminfo) = means(&place.config);
-        let create = || spec(place, mode, paths, &shells, &terminfo);
+        let create = || spec(place, mode, paths);
         let most = place.config.max_per_user;
         return attach_or_launch(paths, most, || create().map_err(Line));
     }
@@ -410,19 +427,10 @@ fn terminfo() -> Vec<PathBuf> {
 }
 
 /// What the pod is to be made of; pulls the image if it is not there.
-fn spec(
-    place: &Place,
-    mode: Option<Mode>,
-    paths: &PodPaths,
-    shells: &[PathBuf],
-    terminfo: &[PathBuf],
-) -> Result<PodSpec, Failure> {
-    let Place {
-        account,
-        config,
-        root,
-        ..
-    } = place;
+fn spec(place: &Place, mode: Option<Mode>, paths: &PodPaths) -> Result<PodSpec, Failure> {
+    let Place { account, root, .. } = place;
+    let Project { config, podfile } = &Project::of(place, &paths.name)?;
+    let (shells, terminfo) = means(config);
     // A pod for one command keeps nothing.
     let keeps = mode.is_none();
     let mode = mode.unwrap_or(config.mode);
@@ -430,22 +438,32 @@ fn spec(
     if std::io::stderr().is_terminal() {
         namespace::note(&map, account);
     }
-    let image = image(place, &map)?;
+    let dev = pod_image(place, &config.image, &map)?;
+    let mut services = Vec::new();
+    for service in &podfile.services {
+        let image = pod_image(place, &service.image, &map)?;
+        let (user, pod) = (&account.name, paths.name.as_str());
+        services.push(services::spec(service, image, root, user, pod));
+    }
     Ok(PodSpec {
         paths: paths.clone(),
         map,
-        image: PodImage {
-            reference: config.image.to_string(),
-            lease: Some(image.lease()?),
-            config: image.config,
-            lowers: image.layers,
-        },
+        image: dev,
         guest: guest::install(root)?,
-        terminfo: terminfo.to_vec(),
+        terminfo,
         login: Login {
             name: account.name.clone(),
             uid: account.uid,
             gid: account.gid,
+        },
+        services,
+        env: Podfile::expanded(&podfile.env, &account.name, paths.name.as_str()),
+        workspace: podfile.workspace.clone(),
+        network: match config.network {
+            config::Network::None => Network::None,
+            config::Network::Pasta => Network::Pasta {
+                program: pasta::find(),
+            },
         },
         user: match config.user {
             PodUser::Login => UserChoice::Login,
@@ -453,7 +471,7 @@ fn spec(
             PodUser::Root => UserChoice::Root,
         },
         records: records(place),
-        shells: shells.to_vec(),
+        shells,
         security: config.security.security(),
         terms: Terms {
             mode,
@@ -471,33 +489,38 @@ fn spec(
     })
 }
 
-/// The configured image; it is pulled if it is not there.
+/// An image; it is pulled if it is not there.
 ///
 /// # Errors
 ///
-/// When it cannot be had.
-pub fn image(place: &Place, map: &IdMap) -> Result<Image, Failure> {
-    let Place { config, root, .. } = place;
-    if let Some(image) = stored(config, root, map)? {
+/// When it cannot be had, or is not allowed.
+pub fn image(place: &Place, reference: &Reference, map: &IdMap) -> Result<Image, Failure> {
+    // One that was pulled before the administrator decided otherwise is refused too.
+    place.config.policy.check(reference)?;
+    if let Some(image) = stored(reference, &place.root, map)? {
         return Ok(image);
     }
-    pull::for_session(place)?;
-    stored(config, root, map)?.ok_or_else(|| {
-        Failure::new(format!(
-            "image {} was pulled and is gone again",
-            config.image
-        ))
+    pull::for_session(place, reference)?;
+    stored(reference, &place.root, map)?
+        .ok_or_else(|| Failure::new(format!("image {reference} was pulled and is gone again")))
+}
+
+fn pod_image(place: &Place, reference: &Reference, map: &IdMap) -> Result<PodImage, Failure> {
+    let image = image(place, reference, map)?;
+    Ok(PodImage {
+        reference: reference.to_string(),
+        lease: Some(image.lease()?),
+        config: image.config,
+        lowers: image.layers,
     })
 }
 
-fn stored(config: &Config, root: &Path, map: &IdMap) -> Result<Option<Image>, Failure> {
-    // One that was pulled before the administrator decided otherwise is refused too.
-    config.policy.check(&config.image)?;
+fn stored(reference: &Reference, root: &Path, map: &IdMap) -> Result<Option<Image>, Failure> {
     let (ownership, container_root) = namespace::ownership(map);
     let Some(store) = Store::open_outside(root, ownership, container_root)? else {
         return Ok(None);
     };
-    Ok(store.image(&config.image)?)
+    Ok(store.image(reference)?)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ fn the_manual_is_what_the_program_says() {
     let made = tempfile::tempdir().unwrap();
     clap_mangen::generate_to(podspawn::cli::Cli::command(), made.path()).unwrap();
     fs::write(made.path().join("podspawn-config.5"), configuration()).unwrap();
+    fs::write(made.path().join("podspawn-podfile.5"), podfile()).unwrap();
     let made = pages(made.path());
     assert!(made.contains_key("podspawn.1") && made.contains_key("podspawn-spawn.1"));
     if std::env::var_os("PODSPAWN_WRITE_MAN").is_some() {
@@ -130,6 +131,112 @@ fn configuration() -> String {
     ]);
     page.to_roff()
 }
+
+/// podspawn-podfile(5).
+fn podfile() -> String {
+    let mut page = Roff::new();
+    page.control("TH", ["podspawn-podfile", "5", "", "podspawn", ""]);
+    section(
+        &mut page,
+        "NAME",
+        &["podspawn-podfile - what a project's pod is made of"],
+    );
+    section(&mut page, "SYNOPSIS", &[]);
+    for file in [
+        "/etc/podspawn/projects.yaml",
+        "~/.config/podspawn/podfiles/NAME.yaml",
+    ] {
+        page.text([italic(file)]).control("br", []);
+    }
+    section(
+        &mut page,
+        "DESCRIPTION",
+        &[
+            "The administrator's list of projects names a Podfile for each, under the key podfile, \
+             by its absolute path. For a project that the list does not have, a user's own \
+             podfiles/NAME.yaml is read, where user_settings lets users choose defaults.image. A \
+             pod is of the project of its name; the project default is what a login without a \
+             project gets.",
+            "Whoever owns the Podfile decides what it may say: a user's own names no path of the \
+             host, no mode unless user_settings has session.mode, and no more resources than the \
+             configuration gives. A field that is unknown, a value that makes no sense, and what \
+             would need an image to be built are errors with file, line and field; no session \
+             starts until they are put right.",
+        ],
+    );
+    section(&mut page, "FIELDS", &[]);
+    for (name, about) in PODFILE {
+        page.control("TP", [])
+            .text([bold(*name)])
+            .text([roman(*about)]);
+    }
+    section(
+        &mut page,
+        "SERVICES",
+        &[
+            "Each has a container and a network address of its own; they start side by side, and \
+             reach each other, and are reached from the pod and by ssh -L, by name. A command waits \
+             until all are ready, two minutes at most; a shell opens at once. One that dies is \
+             started again after a pause that grows to 30 seconds: podspawn list and status show \
+             it. Named volumes are the user's, outlive every pod, and go with podspawn rm --clean.",
+        ],
+    );
+    section(&mut page, "EXAMPLE", &[]);
+    page.control("nf", []);
+    for line in [
+        "base: registry.example/team/dev:1",
+        "env: {DATABASE_URL: 'postgres://postgres@db/app'}",
+        "services:",
+        "  - name: db",
+        "    image: postgres:17",
+        "    ports: [5432]",
+        "    env: {POSTGRES_HOST_AUTH_METHOD: trust}",
+        "    volumes: ['pgdata:/var/lib/postgresql/data']",
+        "    ready: pg_isready -h 127.0.0.1",
+    ] {
+        page.text([roman(line)]);
+    }
+    page.control("fi", []);
+    section(&mut page, "SEE ALSO", &[]);
+    page.text([
+        bold("podspawn-config"),
+        roman("(5), "),
+        bold("podspawn-rm"),
+        roman("(1)"),
+    ]);
+    page.to_roff()
+}
+
+const PODFILE: &[(&str, &str)] = &[
+    ("base", "The image, in the place of defaults.image."),
+    (
+        "name, branch, ports",
+        "Checked, and without effect: every port of a pod is reached by ssh -L.",
+    ),
+    ("shell", "An absolute path, in the place of defaults.shell."),
+    (
+        "env",
+        "Variables of sessions. ${PODSPAWN_USER} and ${PODSPAWN_PROJECT} stand for what they say.",
+    ),
+    (
+        "workspace",
+        "The directory where sessions begin, an absolute path; made if it is missing.",
+    ),
+    ("mount", "none: no files of the host are in the workspace."),
+    ("mode", "In the place of session.mode."),
+    (
+        "resources.cpus, resources.memory",
+        "In the place of defaults.cpus and defaults.memory.",
+    ),
+    (
+        "services",
+        "A list, at most 32. Each has a name, which is its host name, and an image; and may have \
+         ports, TCP ports that accept once it is ready; env; command, a list in the place of the \
+         image's; volumes, each NAME:/path, or /host/path:/path in an administrator's Podfile, \
+         with :ro after it if it is only read; and ready, a shell command that succeeds in it once \
+         it is ready.",
+    ),
+];
 
 fn section(page: &mut Roff, title: &str, paragraphs: &[&str]) {
     page.control("SH", [title]);

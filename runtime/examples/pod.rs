@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use podspawn_runtime::cgroup;
 use podspawn_runtime::idmap::IdMap;
+use podspawn_runtime::network::Network;
 use podspawn_runtime::pod::{Mode, PodName, PodPaths, RunDir, attach_or_launch};
 use podspawn_runtime::session::{self, Action, Session};
 use podspawn_runtime::supervisor::{HomeChoice, Login, PodImage, PodSpec, Terms, UserChoice};
@@ -44,6 +45,10 @@ fn main() {
             guest,
             terminfo: vec!["/lib/terminfo".into()],
             login,
+            services: Vec::new(),
+            env: Vec::new(),
+            workspace: None,
+            network: Network::None,
             user: UserChoice::Login,
             records: podspawn_runtime::record::Records::default(),
             shells: shells.clone(),

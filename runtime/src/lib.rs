@@ -21,6 +21,7 @@ pub mod idmap;
 pub mod limits;
 pub mod look;
 pub mod metrics;
+pub mod network;
 pub mod pod;
 pub mod probe;
 pub mod process;

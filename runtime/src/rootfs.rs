@@ -106,6 +106,14 @@ impl Rootfs {
         self.resolve(path, OFlags::PATH).is_ok()
     }
 
+    /// Owner, group and permission bits of the directory that `path` leads to.
+    #[must_use]
+    pub fn owner_of(&self, path: &Path) -> Option<(u32, u32, u32)> {
+        let fd = self.resolve(path, OFlags::PATH | OFlags::DIRECTORY).ok()?;
+        let stat = fstat(&fd).ok()?;
+        Some((stat.st_uid, stat.st_gid, stat.st_mode & 0o7777))
+    }
+
     /// Makes `path` and the directories above it; existing ones stay as they are.
     /// Returns whether `path` itself was made.
     ///

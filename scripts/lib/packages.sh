@@ -5,7 +5,7 @@
 packages_for() {
     case $1 in
         build) echo build-essential pkg-config libseccomp-dev ;;
-        run) echo openssh-server openssh-client uidmap passt ;;
+        run) echo openssh-server openssh-client uidmap passt nftables ;;
         # scripts/make-images says what needs which.
         images) echo busybox-static mmdebstrap zstd gcc libc6-dev python3 util-linux ;;
         bench) echo podman isal openssl e2fsprogs ;;

@@ -44,7 +44,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
 }
 
 fn as_table(pods: &[Known]) -> String {
-    let rows: Vec<[String; 7]> = pods
+    let rows: Vec<[String; 8]> = pods
         .iter()
         .map(|pod| {
             let status = pod.status();
@@ -57,12 +57,13 @@ fn as_table(pods: &[Known]) -> String {
                 or_none(status.map(|s| text::seconds(s.age))),
                 or_none(status.and_then(|s| s.expires_in).map(text::seconds)),
                 or_none(status.and_then(pods::limits)),
+                or_none(status.and_then(pods::services)),
             ]
         })
         .collect();
     table(
         [
-            "POD", "STATE", "IMAGE", "SESSIONS", "AGE", "EXPIRES", "LIMITS",
+            "POD", "STATE", "IMAGE", "SESSIONS", "AGE", "EXPIRES", "LIMITS", "SERVICES",
         ],
         &rows,
     )
@@ -78,9 +79,9 @@ mod tests {
         let text = as_table(&[running("default"), dead("web")]);
         assert_eq!(
             text,
-            "POD      STATE    IMAGE                        SESSIONS  AGE        EXPIRES    LIMITS\n\
-             default  running  docker.io/library/debian:12  2         3 min 5 s  1 h 0 min  cpus=2 memory=2g(no)\n\
-             web      stopped  -                            -         -          -          -\n"
+            "POD      STATE    IMAGE                        SESSIONS  AGE        EXPIRES    LIMITS                SERVICES\n\
+             default  running  docker.io/library/debian:12  2         3 min 5 s  1 h 0 min  cpus=2 memory=2g(no)  db(down, restarts 3)\n\
+             web      stopped  -                            -         -          -          -                     -\n"
         );
     }
 }

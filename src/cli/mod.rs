@@ -17,7 +17,7 @@ pub mod login;
 pub mod logout;
 pub mod logs;
 pub mod namespace;
-mod pods;
+pub(crate) mod pods;
 pub mod prune;
 pub mod pull;
 pub mod remove_user;
@@ -279,6 +279,8 @@ pub struct Place {
     pub account: Account,
     /// Their directories.
     pub directories: Directories,
+    /// Where the configuration files are.
+    pub locations: Locations,
     /// What the administrator and the user decided.
     pub config: Config,
     /// Root of the store.
@@ -297,7 +299,8 @@ impl Place {
             None => Account::of_process()?,
         };
         let directories = Directories::of(&account);
-        let config = config::load(&Locations::new(named, &directories), &account)?;
+        let locations = Locations::new(named, &directories);
+        let config = config::load(&locations, &account)?;
         let root = config
             .storage_root
             .as_ref()
@@ -305,6 +308,7 @@ impl Place {
         Ok(Self {
             account,
             directories,
+            locations,
             config,
             root,
         })

@@ -1,7 +1,9 @@
 //! What the verbs about pods share: which there are, how they are, and how that
 //! is shown.
 
-use podspawn_runtime::pod::{self, Condition, PodName, PodPaths, PodState, PodStatus, RunDir};
+use podspawn_runtime::pod::{
+    self, Condition, PodName, PodPaths, PodState, PodStatus, RunDir, ServiceState, ServiceStatus,
+};
 use serde_json::json;
 
 use super::Place;
@@ -137,8 +139,51 @@ impl Known {
             "age": status.map(|s| s.age),
             "expires_in": status.and_then(|s| s.expires_in),
             "limits": status.map(|s| &s.limits),
+            "network": status.map(|s| &s.network),
+            "services": status.map(|s| &s.services),
         })
     }
+}
+
+/// A service in one line: how it is, where, how often it was started again, and why
+/// it is not ready.
+#[must_use]
+pub fn service(service: &ServiceStatus) -> String {
+    let state = service_state(service.state);
+    let mut line = format!("{}: {state}, {}", service.name, service.address);
+    if service.restarts > 0 {
+        line.push_str(&format!(", restarts {}", service.restarts));
+    }
+    if !service.why.is_empty() {
+        line.push_str(&format!(": {}", service.why.join(" | ")));
+    }
+    line
+}
+
+fn service_state(state: ServiceState) -> &'static str {
+    match state {
+        ServiceState::Starting => "starting",
+        ServiceState::Ready => "ready",
+        ServiceState::Down => "down",
+    }
+}
+
+/// The services in a few words each.
+#[must_use]
+pub fn services(status: &PodStatus) -> Option<String> {
+    let words: Vec<String> = status
+        .services
+        .iter()
+        .map(|service| {
+            let restarts = match service.restarts {
+                0 => String::new(),
+                times => format!(", restarts {times}"),
+            };
+            let state = service_state(service.state);
+            format!("{}({state}{restarts})", service.name)
+        })
+        .collect();
+    (!words.is_empty()).then(|| words.join(" "))
 }
 
 /// The limits in a few words; one that is not in force is marked.
@@ -177,6 +222,17 @@ pub(super) mod tests {
             age: 185,
             expires_in: Some(3600),
             limits: vec![limit("cpus", "2", true), limit("memory", "2g", false)],
+            network: "pasta".into(),
+            network_comes_up: false,
+            services: vec![ServiceStatus {
+                name: "db".into(),
+                image: "docker.io/library/postgres:17".into(),
+                state: ServiceState::Down,
+                was_ready: true,
+                address: "10.213.0.2".into(),
+                restarts: 3,
+                why: vec!["it ended with status 1".into(), "no space".into()],
+            }],
         };
         Known {
             name: name.parse().unwrap(),

@@ -92,18 +92,18 @@ fn for_host(place: &Place, args: &Args, options: &PullOptions) -> Result<Digest,
     Ok(digest?)
 }
 
-/// Pulls the configured image on the way to a session, in a process of its own.
+/// Pulls an image on the way to a session, in a process of its own.
 ///
 /// # Errors
 ///
 /// One line that names the reference.
-pub fn for_session(place: &Place) -> Result<(), Failure> {
+pub fn for_session(place: &Place, image: &Reference) -> Result<(), Failure> {
     let work = || -> Result<(), Failure> {
         let store = namespace::open_store(&namespace::map_of(&place.account)?, &place.root)?;
         let options = options(place, None);
         // Here, not in the session: it has a thread.
         let progress = progress::of_session();
-        pull(&store, &place.config.image, &options, &*progress)?;
+        pull(&store, image, &options, &*progress)?;
         Ok(())
     };
     run_in_child(|| work().map_err(|failure| failure.line().to_owned()))?.map_err(Failure::new)

@@ -10,6 +10,7 @@ use super::{Place, namespace, pods, stop};
 use crate::exit::{Exit, Failure, chain};
 use crate::output;
 use crate::output::progress::Format;
+use crate::volumes;
 
 /// Arguments of `podspawn rm`.
 #[derive(Debug, clap::Args)]
@@ -23,6 +24,9 @@ pub struct Args {
     /// Stop those that are running
     #[arg(long, short)]
     force: bool,
+    /// Remove the named volumes of their Podfiles too: the data of their services
+    #[arg(long)]
+    clean: bool,
     /// The names of the pods, or a JSON object for each
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
@@ -43,11 +47,21 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     } else {
         args.pods.clone()
     };
+    // While the files of the host are whose they are.
+    let volumes = match args.clean {
+        true => volumes::of_pods(&place, &names)?,
+        false => Vec::new(),
+    };
     // Files of pods belong to ids of the user's namespace.
     idmap::enter(&namespace::map_of(&place.account)?)?;
     let mut exit = Exit::Success;
     for name in &names {
-        match remove(&place, name, args.force) {
+        let none = Vec::new();
+        let volumes = volumes.iter().find(|(pod, _)| pod == name);
+        let volumes = volumes.map_or(&none, |(_, volumes)| volumes);
+        let removed = remove(&place, name, args.force, args.clean)
+            .and_then(|()| volumes::remove(&place.root, volumes));
+        match removed {
             Ok(()) => output::answer(&match args.format {
                 Format::Text => format!("{name}\n"),
                 Format::Json => format!("{}\n", json!({"removed": name.as_str()})),
@@ -61,8 +75,13 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-fn remove(place: &Place, name: &PodName, force: bool) -> Result<(), Failure> {
-    if pods::one(place, name)?.is_there() {
+fn remove(place: &Place, name: &PodName, force: bool, clean: bool) -> Result<(), Failure> {
+    let known = match pods::one(place, name) {
+        // Its volumes outlive it.
+        Err(_) if clean => return Ok(()),
+        known => known?,
+    };
+    if known.is_there() {
         if !force {
             return Err(Failure::new(format!(
                 "pod {name} is running; podspawn stop {name} ends it, rm --force does both"

@@ -79,6 +79,10 @@ fn block(pod: &Known) -> String {
             ("age", text::seconds(status.age)),
             ("ends", ends(status)),
         ]);
+        lines.push(("network", status.network.clone()));
+        for service in &status.services {
+            lines.push(("service", pods::service(service)));
+        }
         if status.limits.is_empty() {
             lines.push(("limits", "none".into()));
         }
@@ -194,6 +198,8 @@ mod tests {
              sessions    2\n\
              age         3 min 5 s\n\
              ends        in 1 h 0 min\n\
+             network     pasta\n\
+             service     db: down, 10.213.0.2, restarts 3: it ended with status 1 | no space\n\
              cpus        2, in force: \n\
              memory      2g, not in force: \n"
         );

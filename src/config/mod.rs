@@ -20,8 +20,6 @@ mod security;
 mod set;
 pub mod units;
 mod user_path;
-mod value;
-mod yaml;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,11 +34,11 @@ use podspawn_runtime::pod::Mode;
 pub use read::{Locations, load, load_server};
 pub use schema::{KEYS, Key, PER_USER, Reach, Registries, Registry, SHORT, WithoutEffect};
 pub use security::Confinement;
+pub(crate) use set::{cpus_of, memory_of, mode_of};
 pub use user_path::UserPath;
 
 use crate::output::text;
-use value::{Entry, Value};
-use yaml::{Document, Problem};
+use crate::yaml::{self, Document, Entry, Problem, Value, quote, shorten, suggest, value};
 
 /// Everything that can be decided, with the defaults where nothing was.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,6 +87,8 @@ pub struct Config {
     pub network: Network,
     /// `auth.key_dir`: where the public keys of container users are, an absolute path.
     pub key_dir: PathBuf,
+    /// `projects_file`, if it is not beside the configuration.
+    pub projects_file: Option<PathBuf>,
     /// `user_settings`: the keys that a user's own file may have.
     pub user_settings: Vec<&'static str>,
     /// `security`: how pods are confined.
@@ -122,8 +122,10 @@ pub enum Home {
 /// What a pod can reach.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Network {
-    /// `none`: its own loopback.
+    /// `pasta`: what the host reaches, but not the host itself.
     #[default]
+    Pasta,
+    /// `none`: its own loopback.
     None,
 }
 
@@ -208,6 +210,7 @@ impl Default for Config {
             user: PodUser::default(),
             network: Network::default(),
             key_dir: "/etc/podspawn/keys".into(),
+            projects_file: None,
             user_settings: vec!["defaults.image", "defaults.shell", "session.grace_period"],
             security: Confinement::default(),
             unused: Vec::new(),
@@ -364,40 +367,12 @@ fn is_section_of(path: &str, key: &str) -> bool {
         .is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// `; did you mean X?`, if something known is close enough.
-fn suggest(given: &str, known: impl Iterator<Item = &'static str>) -> String {
-    let last = |name: &str| name.rsplit('.').next().unwrap_or(name).to_ascii_lowercase();
-    let alike = strsim::normalized_damerau_levenshtein;
-    // By the last part too: the right key in the wrong section.
-    let likeness = |name: &str| alike(given, name).max(alike(&last(given), &last(name)));
-    let best = known
-        .map(|name| (likeness(name), name))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    match best {
-        Some((likeness, name)) if likeness >= 0.75 => format!("; did you mean {name}?"),
-        _ => String::new(),
-    }
-}
-
 /// Sets what was given, and leaves what was not.
 fn put<T>(place: &mut T, value: Option<T>) -> Result<(), Problem> {
     if let Some(value) = value {
         *place = value;
     }
     Ok(())
-}
-
-/// The text in quotes, on one line, not too long.
-fn quote(text: &str) -> String {
-    format!("{:?}", shorten(text))
-}
-
-fn shorten(text: &str) -> String {
-    const MOST: usize = 60;
-    match text.char_indices().nth(MOST) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
 }
 
 #[cfg(test)]

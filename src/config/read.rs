@@ -87,6 +87,26 @@ pub fn load(locations: &Locations, account: &Account) -> Result<Config, ConfigEr
     Ok(config)
 }
 
+/// The content of a file that `locations` lead to: the administrator's, or the
+/// user's own. `None` if there is none.
+///
+/// # Errors
+///
+/// When it cannot be read or is not to be trusted.
+pub fn beside(
+    locations: &Locations,
+    path: &Path,
+    own: bool,
+    account: &Account,
+) -> Result<Option<Vec<u8>>, ConfigError> {
+    let trust = match (own, locations.named) {
+        (true, _) => Trust::Own,
+        (false, true) => Trust::RootOrUser,
+        (false, false) => Trust::Root,
+    };
+    read(path, trust, account.uid)
+}
+
 /// Reads the administrator's file for everybody alone: what concerns the host.
 ///
 /// # Errors

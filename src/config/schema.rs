@@ -221,7 +221,9 @@ pub const KEYS: &[Key] = &[
         "network",
         User,
         set::network,
-        "What a pod can reach: none, its own loopback. Default: none.",
+        "What a pod can reach: pasta, what the host reaches, but not the host itself; or none, \
+         its own loopback. Where the host has no pasta (package passt), a pod has no network \
+         and its log says so. Default: pasta.",
     ),
     key(
         "user_settings",
@@ -308,11 +310,12 @@ pub const KEYS: &[Key] = &[
         set::max_per_user,
         "Pods that a user may have at once; 0 for no limit. Default: 3.",
     ),
-    later(
+    key(
         "projects_file",
         Host,
-        set::any_path,
-        "File that lists the projects.",
+        set::projects_file,
+        "File that lists the projects: under the name of each, podfile, the absolute path of \
+         its Podfile. Without it: projects.yaml beside this file.",
     ),
     key(
         "state.homes_dir",

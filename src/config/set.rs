@@ -108,14 +108,12 @@ pub(super) fn user(config: &mut Config, value: Value<'_>) -> Outcome {
 }
 
 pub(super) fn network(config: &mut Config, value: Value<'_>) -> Outcome {
-    match value.one_of(&[("none", true), ("pasta", false)])? {
-        Some(false) => Err(value.problem("\"pasta\" is not available yet; write none")),
-        given => put(&mut config.network, given.map(|_| Network::None)),
-    }
+    let known = [("pasta", Network::Pasta), ("none", Network::None)];
+    put(&mut config.network, value.one_of(&known)?)
 }
 
-pub(super) fn any_path(_: &mut Config, value: Value<'_>) -> Outcome {
-    value.absolute_path().map(drop)
+pub(super) fn projects_file(config: &mut Config, value: Value<'_>) -> Outcome {
+    put(&mut config.projects_file, value.absolute_path()?.map(Some))
 }
 
 pub(super) fn any_text(_: &mut Config, value: Value<'_>) -> Outcome {
@@ -142,6 +140,11 @@ fn processors(text: &str) -> Result<f64, String> {
 }
 
 pub(super) fn mode(config: &mut Config, value: Value<'_>) -> Outcome {
+    put(&mut config.mode, mode_of(value)?)
+}
+
+/// A mode by its name.
+pub(crate) fn mode_of(value: Value<'_>) -> Result<Option<Mode>, Problem> {
     let known = [
         Mode::GracePeriod,
         Mode::DestroyOnDisconnect,
@@ -149,7 +152,7 @@ pub(super) fn mode(config: &mut Config, value: Value<'_>) -> Outcome {
     ]
     .map(|mode| (mode.to_string(), mode));
     let known = known.each_ref().map(|(word, mode)| (word.as_str(), *mode));
-    put(&mut config.mode, value.one_of(&known)?)
+    value.one_of(&known)
 }
 
 pub(super) fn max_lifetime(config: &mut Config, value: Value<'_>) -> Outcome {
@@ -179,15 +182,24 @@ pub(super) fn homes_dir(config: &mut Config, value: Value<'_>) -> Outcome {
 }
 
 pub(super) fn cpus(config: &mut Config, value: Value<'_>) -> Outcome {
-    put(&mut config.cpus, value.parsed(processors)?)
+    put(&mut config.cpus, cpus_of(value)?)
+}
+
+/// A number of processors; 0 for no limit.
+pub(crate) fn cpus_of(value: Value<'_>) -> Result<Option<f64>, Problem> {
+    value.parsed(processors)
 }
 
 pub(super) fn memory(config: &mut Config, value: Value<'_>) -> Outcome {
-    let size = |text: &str| match text {
+    put(&mut config.memory, memory_of(value)?)
+}
+
+/// An amount of memory; 0 for no limit.
+pub(crate) fn memory_of(value: Value<'_>) -> Result<Option<u64>, Problem> {
+    value.parsed(|text| match text {
         "0" => Ok(0),
         text => units::size(text),
-    };
-    put(&mut config.memory, value.parsed(size)?)
+    })
 }
 
 pub(super) fn pids_limit(config: &mut Config, value: Value<'_>) -> Outcome {

@@ -21,6 +21,7 @@ tests![
     each_session_sees_its_own_agent,
     ssh_and_git_go_onwards,
     a_root_session_and_nobody_else,
+    another_container_of_the_pod_does_not_see_it,
     killing_the_session_revokes_it,
     fifty_sessions_leave_nothing,
     what_is_not_the_users_socket_is_refused,
@@ -236,6 +237,22 @@ fn a_root_session_and_nobody_else() {
     assert!(lines[2].contains("Permission denied"), "{output}");
     assert!(lines[3].contains("Permission denied"), "{output}");
     assert!(lines[4].contains("Read-only"), "{output}");
+}
+
+fn another_container_of_the_pod_does_not_see_it() {
+    let host = Host::with_image("busybox");
+    // Says to whoever connects what it sees of agents, and that this is all.
+    let peek = "find /run /tmp /proc/*/root/run/ssh-agent -name '*agent*' 2>/dev/null; \
+                ls -A /run/ssh-agent 2>/dev/null; echo nothing else";
+    host.podfile(&format!(
+        "services:\n  - name: peek\n    image: {}\n    command: [nc, -ll, -p, '7300', -e, sh, -c, {peek:?}]\n    ports: [7300]\n",
+        Host::reference("busybox")
+    ));
+    let agent = Agent::start(&host, "alice");
+    let seen = agent
+        .ssh(&host, "test -S $SSH_AUTH_SOCK && nc peek 7300 </dev/null")
+        .run();
+    assert_eq!(seen.line(), "nothing else", "{seen}");
 }
 
 fn killing_the_session_revokes_it() {

@@ -18,8 +18,10 @@ mod images;
 mod lifecycle;
 mod metrics;
 mod modes;
+mod network;
 mod quoting;
 mod registries;
+mod services;
 mod session;
 mod single_id;
 mod support;
@@ -46,6 +48,9 @@ fn main() {
     } else if setup.single_id {
         add("single_id", single_id::all());
         add("gateway", gateway::all());
+    } else if setup.outside.is_some() {
+        add("network", network::all());
+        add("services", services::all());
     } else {
         add("session", session::all());
         add("quoting", quoting::all());

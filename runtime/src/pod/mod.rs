@@ -40,5 +40,5 @@ pub use mode::Mode;
 pub use name::{InvalidPodName, PodName};
 pub use network::{PodNetwork, is_behind_module};
 pub use paths::{PathsError, PodPaths, RunDir};
-pub use pod_status::{Limit, PodState, PodStatus};
+pub use pod_status::{Limit, PodState, PodStatus, ServiceState, ServiceStatus};
 pub use protocol::{PROTOCOL, PodInfo, Reply, Request, SessionUser};

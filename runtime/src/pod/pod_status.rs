@@ -28,6 +28,48 @@ pub struct PodStatus {
     /// What it may use.
     #[serde(default)]
     pub limits: Vec<Limit>,
+    /// How its way out is: `pasta`, `none`, or why there is none.
+    #[serde(default)]
+    pub network: String,
+    /// Whether it is not known yet whether there will be one.
+    #[serde(default)]
+    pub network_comes_up: bool,
+    /// Its services.
+    #[serde(default)]
+    pub services: Vec<ServiceStatus>,
+}
+
+/// How a service is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name, which is its host name.
+    pub name: String,
+    /// The image's reference.
+    pub image: String,
+    /// What it is doing.
+    pub state: ServiceState,
+    /// Whether it has been ready.
+    #[serde(default)]
+    pub was_ready: bool,
+    /// Where it is reached from inside.
+    pub address: String,
+    /// How often it died and was started again.
+    pub restarts: u32,
+    /// While it is not ready: why it ended last, and the last lines that it wrote.
+    #[serde(default)]
+    pub why: Vec<String>,
+}
+
+/// What a service is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceState {
+    /// It runs, and is not ready yet.
+    Starting,
+    /// It runs.
+    Ready,
+    /// It ended and will be started again.
+    Down,
 }
 
 /// What a pod is doing.

@@ -99,6 +99,12 @@ pub struct PodInfo {
     pub user: SessionUser,
     /// Where a session begins when it has no home.
     pub working_dir: String,
+    /// Where a session begins, if not at home.
+    #[serde(default)]
+    pub workspace: Option<String>,
+    /// Whether its way out, or a service, has not come up yet.
+    #[serde(default)]
+    pub comes_up: bool,
     /// Whether groups can be set (not with a single-id map).
     pub has_groups: bool,
     /// Whether the container has a root.

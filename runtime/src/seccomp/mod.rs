@@ -7,6 +7,7 @@
 //! `EPERM` where it is known and `ENOSYS` where it is not; no new namespace can
 //! be made, and nothing be mounted.
 
+mod service;
 mod syscalls;
 
 use std::io;
@@ -19,6 +20,7 @@ use libseccomp::{
 };
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, memfd_create};
 
+pub use service::of_service;
 use syscalls::{ALLOWED, BY_CAPABILITY, NAMESPACES, PERSONALITIES, REFUSED, VSOCK, words};
 
 /// Longest program that is loaded, in bytes: what the kernel takes at most

@@ -63,7 +63,8 @@ fn prepare(info: &PodInfo, filter: &[u8], pty: Option<&Pty>) -> Step {
     drop_privileges(info, filter)?;
     sys::reset();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let home = Path::new(&info.user.home);
+    let home = info.workspace.as_ref().unwrap_or(&info.user.home);
+    let home = Path::new(home);
     let home_is_there = home.is_absolute() && rustix::process::chdir(home).is_ok();
     if !home_is_there && rustix::process::chdir(&*info.working_dir).is_err() {
         rustix::process::chdir("/").map_err(step("change to /"))?;

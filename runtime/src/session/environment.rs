@@ -153,6 +153,8 @@ mod tests {
                 shell: None,
             },
             working_dir: "/".into(),
+            workspace: None,
+            comes_up: false,
             has_groups: true,
             has_root: true,
             network: 0,

@@ -157,6 +157,8 @@ mod tests {
                 shell: shell.map(Into::into),
             },
             working_dir: "/".into(),
+            workspace: None,
+            comes_up: false,
             has_groups: true,
             has_root: true,
             network: 0,

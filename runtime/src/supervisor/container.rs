@@ -41,7 +41,7 @@ pub enum ContainerError {
     Init(PathBuf),
 }
 
-/// A running dev container.
+/// A running container.
 #[derive(Debug)]
 pub struct DevContainer {
     /// Its init, in the supervisor's pid namespace.
@@ -61,21 +61,47 @@ pub fn start(
     rootfs: &Path,
     home: Option<&HomeMount>,
 ) -> Result<DevContainer, ContainerError> {
-    let bundle = scratch.join("bundle");
-    let state = scratch.join("state");
+    launch(
+        "dev",
+        &runtime_spec(spec, scratch, rootfs, home)?,
+        scratch,
+        None,
+        &spec.guest,
+    )
+}
+
+/// Creates and starts a container of this specification, with its bundle and state
+/// in `dir`, and returns once its init runs. Its output goes to `output`, if given.
+///
+/// # Errors
+///
+/// When the bundle cannot be written or libcontainer fails.
+pub fn launch(
+    id: &str,
+    spec: &Spec,
+    dir: &Path,
+    output: Option<OwnedFd>,
+    guest: &Path,
+) -> Result<DevContainer, ContainerError> {
+    let bundle = dir.join("bundle");
+    let state = dir.join("state");
     for dir in [&bundle, &state] {
         std::fs::create_dir(dir)?;
     }
-    runtime_spec(spec, scratch, rootfs, home)?.save(bundle.join("config.json"))?;
+    spec.save(bundle.join("config.json"))?;
 
     let failed = |e: &dyn std::error::Error| ContainerError::Create(crate::error::chain(e));
     // Closed by the exec of the guest: until then the process still is
     // podspawn, which must not be entered.
     let (executed, unexecuted) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(io::Error::from)?;
-    let mut container = ContainerBuilder::new("dev".into(), SyscallType::Linux)
+    let mut builder = ContainerBuilder::new(id.into(), SyscallType::Linux)
         .with_root_path(state)
-        .map_err(|e| failed(&e))?
+        .map_err(|e| failed(&e))?;
+    if let Some(output) = output {
+        builder = builder.with_stdout(output.try_clone()?).with_stderr(output);
+    }
+    let mut container = builder
         .as_init(&bundle)
         .with_systemd(false)
         .with_detach(true)
@@ -85,7 +111,7 @@ pub fn start(
     drop(unexecuted);
     rustix::io::read(executed.as_fd(), &mut [0u8; 1]).map_err(io::Error::from)?;
 
-    let init = || ContainerError::Init(spec.guest.clone());
+    let init = || ContainerError::Init(guest.to_path_buf());
     let pid = container
         .pid()
         .and_then(|p| Pid::from_raw(p.as_raw()))
@@ -109,7 +135,7 @@ fn mount(to: &str, typ: &str, from: &str, options: Vec<String>) -> Result<Mount,
 
 /// The mounts of the container: what the runtime specification asks of a Linux
 /// container, and the guest's directory.
-fn mounts(
+pub fn mounts(
     spec: &PodSpec,
     scratch: &Path,
     home: Option<&HomeMount>,
@@ -202,6 +228,35 @@ fn mounts(
     Ok(mounts)
 }
 
+/// What of /proc and /sys a container does not see.
+pub fn masked_paths() -> Vec<String> {
+    strings([
+        "/proc/acpi",
+        "/proc/asound",
+        "/proc/interrupts",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/latency_stats",
+        "/proc/sched_debug",
+        "/proc/scsi",
+        "/proc/timer_list",
+        "/proc/timer_stats",
+        "/sys/devices/virtual/powercap",
+        "/sys/firmware",
+    ])
+}
+
+/// What of /proc it cannot write.
+pub fn readonly_paths() -> Vec<String> {
+    strings([
+        "/proc/bus",
+        "/proc/fs",
+        "/proc/irq",
+        "/proc/sys",
+        "/proc/sysrq-trigger",
+    ])
+}
+
 /// The group that terminals belong to, the same number on every distribution.
 const TTY_GROUP: u32 = 5;
 
@@ -259,27 +314,8 @@ fn runtime_spec(
             namespace(LinuxNamespaceType::Cgroup)?,
         ])
         .rootfs_propagation("slave")
-        .masked_paths(strings([
-            "/proc/acpi",
-            "/proc/asound",
-            "/proc/interrupts",
-            "/proc/kcore",
-            "/proc/keys",
-            "/proc/latency_stats",
-            "/proc/sched_debug",
-            "/proc/scsi",
-            "/proc/timer_list",
-            "/proc/timer_stats",
-            "/sys/devices/virtual/powercap",
-            "/sys/firmware",
-        ]))
-        .readonly_paths(strings([
-            "/proc/bus",
-            "/proc/fs",
-            "/proc/irq",
-            "/proc/sys",
-            "/proc/sysrq-trigger",
-        ]))
+        .masked_paths(masked_paths())
+        .readonly_paths(readonly_paths())
         .build()?;
     SpecBuilder::default()
         .version("1.2.0")

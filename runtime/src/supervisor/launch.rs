@@ -130,7 +130,7 @@ fn run_pod(
     let mut log = Log::of(&spec);
     let pod = detach()
         .map_err(setup::SetupError::Detach)
-        .and_then(|()| setup::set_up(&spec, filter?, &run, claim, cgroup));
+        .and_then(|()| setup::set_up(&spec, filter?, &run, claim, cgroup, &mut log));
     match pod {
         Ok(pod) => {
             log.line(format_args!(

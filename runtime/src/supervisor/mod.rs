@@ -17,13 +17,15 @@
 
 mod agents;
 mod attend;
+pub(crate) mod board;
 mod container;
-mod helper;
+pub(crate) mod helper;
 mod home;
 mod launch;
-mod log;
+pub(crate) mod log;
 mod mounts;
 mod provision;
+mod service;
 mod setup;
 mod spec;
 pub(crate) mod storage;
@@ -49,4 +51,5 @@ pub use home::HomeChoice;
 pub use launch::{LaunchError, launch};
 pub use mounts::{MountError, Overlay};
 pub use provision::SFTP_SERVERS;
+pub use service::{ServiceSpec, Volume};
 pub use spec::{Login, PodImage, PodSpec, UserChoice};

@@ -38,12 +38,18 @@ pub enum ProvisionError {
 const PASSWD: &str = "/etc/passwd";
 const GROUP: &str = "/etc/group";
 
-/// Adapts the root, and says who sessions are.
+/// Adapts the root, and says who sessions are. `names` are lines of `/etc/hosts`. Without `resolv_conf`, that of the
+/// image stays.
 ///
 /// # Errors
 ///
 /// When the image's user does not exist, or a file cannot be written.
-pub fn provision(root: &Path, spec: &PodSpec) -> Result<SessionUser, ProvisionError> {
+pub fn provision(
+    root: &Path,
+    spec: &PodSpec,
+    resolv_conf: Option<&str>,
+    names: &str,
+) -> Result<SessionUser, ProvisionError> {
     let rootfs = Rootfs::open(root).map_err(|source| ProvisionError::File {
         path: "/".into(),
         source,
@@ -52,9 +58,19 @@ pub fn provision(root: &Path, spec: &PodSpec) -> Result<SessionUser, ProvisionEr
     p.dir("/etc", p.root(0o755), p.root(0o755))?;
     p.dir(guest::DIR, p.root(0o755), p.root(0o755))?;
     let user = p.user()?;
-    p.hosts()?;
+    p.hosts(names)?;
+    if let Some(text) = resolv_conf {
+        p.replace("/etc/resolv.conf", text.as_bytes())?;
+    }
     p.programs()?;
     p.sudo(&user)?;
+    if let Some(workspace) = &spec.workspace {
+        let own = Ownership {
+            owner: Some((user.uid, user.gid)),
+            mode: 0o755,
+        };
+        p.dir(&workspace.to_string_lossy(), own, p.root(0o755))?;
+    }
     Ok(user)
 }
 
@@ -193,10 +209,10 @@ impl Provision<'_> {
         Ok(())
     }
 
-    fn hosts(&self) -> Result<(), ProvisionError> {
+    fn hosts(&self, names: &str) -> Result<(), ProvisionError> {
         let name = self.spec.paths.name.host_name();
         let hosts = format!(
-            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{name}\n"
+            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{name}\n{names}"
         );
         self.replace("/etc/hosts", hosts.as_bytes())?;
         self.replace("/etc/hostname", format!("{name}\n").as_bytes())
@@ -274,7 +290,7 @@ fn file(path: &str, source: io::Error) -> ProvisionError {
 
 /// The account that an image configuration's `User` means: `user`, `uid`,
 /// `user:group` or `uid:gid` (OCI image configuration, `config.User`).
-fn named(passwd: &[u8], wanted: &str, group: &[u8]) -> Option<Account> {
+pub(super) fn named(passwd: &[u8], wanted: &str, group: &[u8]) -> Option<Account> {
     let (user, explicit) = match wanted.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (wanted, None),

@@ -13,20 +13,23 @@ use rustix::net::{
 };
 
 use super::agents::Agents;
+use super::board::Board;
 use super::container::{self, ContainerError, DevContainer};
 use super::helper::Helper;
 use super::home::{self, HomeChoice, HomeMount};
+use super::log::Log;
 use super::mounts::{self, MountError, Overlay};
 use super::provision::{self, ProvisionError};
+use super::service::{self, ServiceError};
 use super::{PodSpec, agents, storage};
 use crate::cgroup::Given;
 use crate::limits::{self, ProgramLimits};
+use crate::network::{Bridge, Egress, EgressError, leave_host};
 use crate::pod::{
     Claim, Limit, Lock, LockMode, PathsError, PodInfo, SessionUser, somebody_listens,
 };
 use crate::rootfs::Rootfs;
 use crate::seccomp::FilterError;
-use crate::sys;
 
 /// How long to wait between two looks for the storage lock.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -72,8 +75,19 @@ pub enum SetupError {
     #[error("cannot make a place for the sockets of ssh agents")]
     Agents(#[source] io::Error),
     /// The network namespace could not be set up.
-    #[error("cannot bring up the pod's loopback device")]
-    Loopback(#[source] io::Error),
+    #[error(transparent)]
+    Network(#[from] EgressError),
+    /// The network of the services could not be made.
+    #[error("cannot make the network of the pod's services")]
+    Bridge(#[source] io::Error),
+    /// A service cannot run.
+    #[error("service {name}")]
+    Service {
+        /// Which.
+        name: String,
+        /// Why.
+        source: Box<ServiceError>,
+    },
     /// The container did not start.
     #[error(transparent)]
     Container(#[from] ContainerError),
@@ -100,6 +114,8 @@ pub struct Pod {
     pub helpers: Vec<Box<dyn Helper>>,
     /// The agents of its sessions.
     pub agents: Agents,
+    /// What they know.
+    pub board: Board,
 }
 
 /// Brings the pod up.
@@ -113,7 +129,11 @@ pub fn set_up(
     run: &OwnedFd,
     claim: Claim,
     cgroup: Given,
+    log: &mut Log,
 ) -> Result<Pod, SetupError> {
+    let scratch = spec.paths.scratch();
+    let board = Board::default();
+    let mut egress = leave_host(&spec.network, &scratch.join("egress"), board.clone())?;
     let storage_error = |source| SetupError::Storage {
         path: spec.paths.storage().into(),
         source,
@@ -126,9 +146,12 @@ pub fn set_up(
     }
     .map_err(storage_error)?;
 
-    let scratch = spec.paths.scratch();
     std::fs::create_dir_all(&scratch).map_err(storage_error)?;
     mounts::prepare(&scratch)?;
+    // Beside the container: pasta takes as long as everything that follows.
+    if let Some(line) = egress.start() {
+        log.line(line);
+    }
     let rootfs = scratch.join("rootfs");
     std::fs::create_dir(&rootfs).map_err(storage_error)?;
     let overlay = Overlay {
@@ -139,12 +162,32 @@ pub fn set_up(
     };
     overlay.mount(&rootfs, &scratch)?;
 
-    let user = provision::provision(&rootfs, spec)?;
+    let mut bridge = bridge(spec, &egress)?;
+    let names = names(spec, bridge.as_ref());
+    let user = provision::provision(&rootfs, spec, egress.resolv_conf(), &names)?;
     let home = home_mount(spec, &user, &rootfs, &scratch.join("home"))?;
-    sys::bring_up_loopback().map_err(SetupError::Loopback)?;
     let agents = Agents::prepare(scratch.join(agents::NAME), spec.login.uid, &user)
         .map_err(SetupError::Agents)?;
     let dev = container::start(spec, &scratch, &rootfs, home.as_ref())?;
+    let services = match &mut bridge {
+        Some(bridge) => Some(
+            service::start_all(spec, bridge, &names, egress.resolv_conf(), board.clone()).map_err(
+                |(name, source)| SetupError::Service {
+                    name,
+                    source: Box::new(source),
+                },
+            )?,
+        ),
+        None => None,
+    };
+    if let Some(bridge) = bridge.filter(|_| !egress.is_off())
+        && let Err(e) = bridge.masquerade()
+    {
+        log.line(format_args!("services have no egress: {e}"));
+    }
+    // The last is the first to be stopped.
+    let mut helpers: Vec<Box<dyn Helper>> = vec![Box::new(egress)];
+    helpers.extend(services.map(|s| Box::new(s) as Box<dyn Helper>));
     let listener = listen_in(run).map_err(SetupError::Control)?;
     let by_namespace = limits::counts_processes_by_namespace();
     Ok(Pod {
@@ -158,8 +201,9 @@ pub fn set_up(
         limits: limits::report(&spec.limits, &cgroup.limits, by_namespace),
         storage: (storage, claim),
         filter,
-        helpers: Vec::new(),
+        helpers,
         agents,
+        board,
     })
 }
 
@@ -201,12 +245,37 @@ fn home_mount(
     })
 }
 
+/// The network of the services, if there are any.
+fn bridge(spec: &PodSpec, egress: &Egress) -> Result<Option<Bridge>, SetupError> {
+    if spec.services.is_empty() {
+        return Ok(None);
+    }
+    let bridge = Bridge::make(egress.own()).map_err(SetupError::Bridge)?;
+    Ok(Some(bridge))
+}
+
+/// What `/etc/hosts` says of them, on every side.
+fn names(spec: &PodSpec, bridge: Option<&Bridge>) -> String {
+    let Some(bridge) = bridge else {
+        return String::new();
+    };
+    let line = |(n, service): (usize, &super::ServiceSpec)| {
+        format!("{}\t{}\n", bridge.address_of(n), service.name)
+    };
+    spec.services.iter().enumerate().map(line).collect()
+}
+
 fn info(spec: &PodSpec, user: SessionUser) -> PodInfo {
     let config = spec.image.config.config().as_ref();
     PodInfo {
         pod: spec.paths.name.to_string(),
         image: spec.image.reference.clone(),
-        env: config.and_then(|c| c.env().clone()).unwrap_or_default(),
+        env: environment(spec),
+        workspace: spec
+            .workspace
+            .as_ref()
+            .map(|dir| dir.to_string_lossy().into_owned()),
+        comes_up: false,
         user,
         working_dir: config
             .and_then(|c| c.working_dir().clone())
@@ -220,6 +289,16 @@ fn info(spec: &PodSpec, user: SessionUser) -> PodInfo {
         cgroup: None,
         privileges: spec.security.for_sessions(),
     }
+}
+
+/// The image's variables, and the pod's own over them.
+fn environment(spec: &PodSpec) -> Vec<String> {
+    let name = |line: &str| line.split('=').next().unwrap_or_default().to_owned();
+    let config = spec.image.config.config().as_ref();
+    let mut env = config.and_then(|c| c.env().clone()).unwrap_or_default();
+    env.retain(|line| spec.env.iter().all(|own| name(own) != name(line)));
+    env.extend(spec.env.iter().cloned());
+    env
 }
 
 /// Listens on `control` in the run directory. The name is made once the socket

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use oci_spec::image::ImageConfiguration;
 
-use super::{HomeChoice, Terms};
+use super::{HomeChoice, ServiceSpec, Terms};
 use crate::cgroup;
 use crate::idmap::IdMap;
 use crate::limits::Limits;
+use crate::network::Network;
 use crate::pod::PodPaths;
 use crate::record::Records;
 use crate::security::Security;
@@ -28,6 +29,14 @@ pub struct PodSpec {
     pub terminfo: Vec<PathBuf>,
     /// The user who logged in.
     pub login: Login,
+    /// Variables of sessions beside the image's, `NAME=value`.
+    pub env: Vec<String>,
+    /// Where sessions begin, if not at home; made if it is missing.
+    pub workspace: Option<PathBuf>,
+    /// Containers beside the dev container.
+    pub services: Vec<ServiceSpec>,
+    /// What it can reach.
+    pub network: Network,
     /// Who sessions are inside.
     pub user: UserChoice,
     /// Where what happens to it is written down.

@@ -23,6 +23,19 @@ pub fn fresh(storage: &Path, top: Option<&PathBuf>) -> io::Result<(PathBuf, Path
     make(storage, top)
 }
 
+/// The same for a service, in `storage`, which [`fresh`] has set aside.
+///
+/// # Errors
+///
+/// When the directories cannot be made.
+pub fn fresh_service(storage: &Path, top: Option<&PathBuf>) -> io::Result<(PathBuf, PathBuf)> {
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(storage)?;
+    make(storage, top)
+}
+
 /// The upper and work directories that are kept, made if they are missing.
 ///
 /// # Errors
@@ -80,7 +93,7 @@ fn make(dir: &Path, top: Option<&PathBuf>) -> io::Result<(PathBuf, PathBuf)> {
 ///
 /// When it cannot be renamed.
 pub fn set_aside(storage: &Path) -> io::Result<()> {
-    put_away(storage, &["upper", "work"])
+    put_away(storage, &["upper", "work", "services"])
 }
 
 fn put_away(storage: &Path, names: &[&str]) -> io::Result<()> {

@@ -13,15 +13,15 @@ use rustix::process::Pid;
 pub struct NamespaceFlags(u64);
 
 impl NamespaceFlags {
-    /// What the supervisor of a pod begins with; a cgroup namespace follows when it is
-    /// in its cgroup, which becomes the root of that.
+    /// What the supervisor of a pod begins with. A cgroup namespace follows when it is
+    /// in its cgroup, which becomes the root of that; a network namespace when it has
+    /// forked what stays in the host's (see [`unshare_network`]).
     pub const POD: Self = Self(
         (libc::CLONE_NEWUSER
             | libc::CLONE_NEWNS
             | libc::CLONE_NEWPID
             | libc::CLONE_NEWIPC
-            | libc::CLONE_NEWUTS
-            | libc::CLONE_NEWNET) as u64,
+            | libc::CLONE_NEWUTS) as u64,
     );
 }
 
@@ -133,6 +133,20 @@ pub fn unshare_cgroup() -> io::Result<()> {
 pub fn unshare_user() -> io::Result<()> {
     // SAFETY: no memory is shared anew; the kernel refuses with several threads.
     match unsafe { libc::unshare(libc::CLONE_NEWUSER) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Moves this process into a new network namespace.
+///
+/// # Errors
+///
+/// `EPERM` without privilege in the user namespace, `ENOSPC` where a limit is
+/// reached.
+pub fn unshare_network() -> io::Result<()> {
+    // SAFETY: no memory is shared anew.
+    match unsafe { libc::unshare(libc::CLONE_NEWNET) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -14,13 +14,16 @@ mod filter;
 mod lo;
 mod ns;
 mod signals;
+mod tap;
 
 pub use cells::Cells;
 pub use clone::{
-    Cloned, Forked, NamespaceFlags, clone_into, fork, unshare_cgroup, unshare_mounts, unshare_user,
+    Cloned, Forked, NamespaceFlags, clone_into, fork, unshare_cgroup, unshare_mounts,
+    unshare_network, unshare_user,
 };
 pub use exec::{close_all_but, close_from, exec, exit, take_inherited};
 pub use filter::install_filter;
 pub use lo::bring_up_loopback;
 pub use ns::namespace_user;
 pub use signals::{Signals, block, kill_all, reraise, reset};
+pub use tap::make_tap;

@@ -77,6 +77,29 @@ impl Host {
         host
     }
 
+    /// The same, for a host that reaches no registry.
+    pub fn with_loaded(image: &str, config: &str) -> Self {
+        let host = Self::make(&format!("podspawn-test/{image}"), Some(config));
+        host.load(image);
+        host
+    }
+
+    /// Loads one more of the made images, as `podspawn-test/NAME`.
+    pub fn load(&self, image: &str) {
+        let layout = setup::get().stage.join("images").join(image);
+        let loaded = self.run(["load".as_ref(), layout.as_os_str()]);
+        assert_eq!(loaded.code, Some(0), "podspawn load {image}: {loaded}");
+    }
+
+    /// Makes this the Podfile of the pods called `default`.
+    pub fn podfile(&self, text: &str) -> PathBuf {
+        let path = self.dir.join("podfile.yaml");
+        fs::write(&path, text).unwrap();
+        let list = format!("default: {{podfile: {}}}\n", path.display());
+        fs::write(self.dir.join("projects.yaml"), list).unwrap();
+        path
+    }
+
     /// A fresh host with an empty store, where new pods want the image `reference`.
     pub fn empty(reference: &str) -> Self {
         Self::make(reference, Some("session:\n  grace_period: 10s\n"))
@@ -172,7 +195,12 @@ impl Host {
             sshd: Mutex::new(None),
         };
         if let Some(config) = config {
-            host.configure(&format!("defaults:\n  image: {image}\n{config}"));
+            // Only the tests of the network have one: others would see each other's load.
+            let network = match setup.outside {
+                Some(_) => "",
+                None => "network: none\n",
+            };
+            host.configure(&format!("defaults:\n  image: {image}\n{network}{config}"));
         }
         // Another process may take the port between the choice and sshd's bind.
         for _ in 0..5 {

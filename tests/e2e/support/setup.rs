@@ -22,6 +22,8 @@ pub struct Setup {
     pub single_id: bool,
     /// For whom root runs an sshd; else every sshd is the user's own.
     pub root: Option<Root>,
+    /// In a network namespace with a world outside of it: its resolv.conf.
+    pub outside: Option<PathBuf>,
     /// In CI every test must run.
     pub ci: bool,
 }
@@ -80,6 +82,7 @@ pub fn read() -> Option<&'static Setup> {
             ttys: !set("PODSPAWN_E2E_NO_TTYS"),
             single_id: set("PODSPAWN_E2E_SINGLE"),
             root: Root::read(),
+            outside: set("PODSPAWN_E2E_OUTSIDE").then(|| text("PODSPAWN_E2E_OUTSIDE").into()),
             ci: env::var("CI").as_deref() == Ok("true"),
         })),
     }

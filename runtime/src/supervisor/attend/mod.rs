@@ -21,6 +21,7 @@ use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 pub use life::Terms;
 
 use super::agents::Agents;
+use super::board::Board;
 use super::helper::{Claim, Helper};
 use super::log::Log;
 use super::setup::Pod;
@@ -54,6 +55,7 @@ pub fn attend(pod: Pod, spec: &PodSpec, run: OwnedFd, first: Connection, log: &m
         limits,
         storage,
         mut helpers,
+        board,
         agents,
         filter,
     } = pod;
@@ -62,6 +64,7 @@ pub fn attend(pod: Pod, spec: &PodSpec, run: OwnedFd, first: Connection, log: &m
         spec,
         info,
         limits,
+        board,
         init: dev.pidfd,
         agents,
         filter,
@@ -141,6 +144,8 @@ struct State<'a> {
     spec: &'a PodSpec,
     info: PodInfo,
     limits: Vec<Limit>,
+    /// What helpers know.
+    board: Board,
     /// The dev container's init, as sessions get it.
     init: OwnedFd,
     agents: Agents,

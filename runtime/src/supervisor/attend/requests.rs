@@ -10,7 +10,7 @@ use super::State;
 use super::life::Reason;
 use super::session::Peer;
 use crate::error::chain;
-use crate::pod::{PROTOCOL, PodState, PodStatus, Reply, Request};
+use crate::pod::{PROTOCOL, PodInfo, PodState, PodStatus, Reply, Request};
 
 /// Does what `request` asks for. `fds` came with it.
 pub fn answer(
@@ -49,7 +49,10 @@ pub fn admit(peer: &mut Peer, state: &mut State<'_>) -> bool {
         peer.attached = true;
         state.life.joined();
     }
-    let reply = Reply::Attached(Box::new(state.info.clone()));
+    let reply = Reply::Attached(Box::new(PodInfo {
+        comes_up: state.board.borrow().comes_up(),
+        ..state.info.clone()
+    }));
     peer.connection
         .send(&reply, &[state.init.as_fd(), state.filter.as_fd()])
         .is_ok()
@@ -105,5 +108,8 @@ fn status(state: &State<'_>) -> PodStatus {
         age: life.age(now).as_secs(),
         expires_in: life.expires_in(now).map(|left| left.as_secs()),
         limits: state.limits.clone(),
+        network: state.board.borrow().network.clone(),
+        network_comes_up: state.board.borrow().network_comes_up,
+        services: state.board.borrow().services.clone(),
     }
 }

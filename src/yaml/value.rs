@@ -7,26 +7,26 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::document::{Content, Document, NodeId, Problem};
 use super::quote;
-use super::yaml::{Content, Document, NodeId, Problem};
 
 /// One value of a document.
 #[derive(Clone, Copy)]
-pub(super) struct Value<'a> {
+pub(crate) struct Value<'a> {
     document: &'a Document,
     id: NodeId,
 }
 
 /// One entry of a section.
-pub(super) struct Entry<'a> {
-    pub(super) key: &'a str,
+pub(crate) struct Entry<'a> {
+    pub(crate) key: &'a str,
     /// Line of the key, from 1.
-    pub(super) line: usize,
-    pub(super) value: Value<'a>,
+    pub(crate) line: usize,
+    pub(crate) value: Value<'a>,
 }
 
 impl<'a> Value<'a> {
-    pub(super) fn root(document: &'a Document) -> Self {
+    pub(crate) fn root(document: &'a Document) -> Self {
         Self {
             document,
             id: document.root(),
@@ -37,12 +37,12 @@ impl<'a> Value<'a> {
         &self.document.node(self.id).content
     }
 
-    pub(super) fn problem(self, text: impl Into<String>) -> Problem {
+    pub(crate) fn problem(self, text: impl Into<String>) -> Problem {
         Problem::new(self.document.node(self.id).line, text)
     }
 
     /// A single value, whatever it looks like.
-    pub(super) fn text(self) -> Result<Option<&'a str>, Problem> {
+    pub(crate) fn text(self) -> Result<Option<&'a str>, Problem> {
         match self.content() {
             Content::Null => Ok(None),
             Content::Scalar { text, .. } if text.is_empty() => Ok(None),
@@ -55,7 +55,7 @@ impl<'a> Value<'a> {
     }
 
     /// A single value that `read` understands.
-    pub(super) fn parsed<T>(
+    pub(crate) fn parsed<T>(
         self,
         read: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<Option<T>, Problem> {
@@ -65,7 +65,7 @@ impl<'a> Value<'a> {
     }
 
     /// One of a few words.
-    pub(super) fn one_of<T: Copy>(self, words: &[(&str, T)]) -> Result<Option<T>, Problem> {
+    pub(crate) fn one_of<T: Copy>(self, words: &[(&str, T)]) -> Result<Option<T>, Problem> {
         self.parsed(|text| {
             words
                 .iter()
@@ -79,7 +79,7 @@ impl<'a> Value<'a> {
     }
 
     /// `true` or `false`.
-    pub(super) fn flag(self) -> Result<Option<bool>, Problem> {
+    pub(crate) fn flag(self) -> Result<Option<bool>, Problem> {
         let written = self.text()?;
         let plain = matches!(self.content(), Content::Scalar { plain: true, .. });
         match written {
@@ -98,7 +98,7 @@ impl<'a> Value<'a> {
     }
 
     /// A whole number from `least`.
-    pub(super) fn whole(self, least: u64) -> Result<Option<u64>, Problem> {
+    pub(crate) fn whole(self, least: u64) -> Result<Option<u64>, Problem> {
         self.parsed(|text| {
             let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
             let number = digits.then(|| text.parse().ok()).flatten();
@@ -109,7 +109,7 @@ impl<'a> Value<'a> {
     }
 
     /// An absolute path without `.` and `..` components.
-    pub(super) fn absolute_path(self) -> Result<Option<PathBuf>, Problem> {
+    pub(crate) fn absolute_path(self) -> Result<Option<PathBuf>, Problem> {
         self.parsed(|text| {
             if !text.starts_with('/') {
                 return Err(format!(
@@ -128,7 +128,7 @@ impl<'a> Value<'a> {
     }
 
     /// The values of a list; a null is an empty one.
-    pub(super) fn list(self) -> Result<Vec<Value<'a>>, Problem> {
+    pub(crate) fn list(self) -> Result<Vec<Value<'a>>, Problem> {
         match self.content() {
             Content::Null => Ok(Vec::new()),
             Content::Sequence(items) => Ok(items
@@ -146,8 +146,17 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The texts of a list, none of them empty.
+    pub(crate) fn texts(self) -> Result<Vec<&'a str>, Problem> {
+        let one = |v: Value<'a>| {
+            v.text()?
+                .ok_or_else(|| v.problem("an entry of the list is empty"))
+        };
+        self.list()?.into_iter().map(one).collect()
+    }
+
     /// The keys of a section, each once; a null is an empty one.
-    pub(super) fn entries(self) -> Result<Vec<Entry<'a>>, Problem> {
+    pub(crate) fn entries(self) -> Result<Vec<Entry<'a>>, Problem> {
         let entries = match self.content() {
             Content::Null => return Ok(Vec::new()),
             Content::Mapping(entries) => entries,
@@ -179,7 +188,7 @@ impl<'a> Value<'a> {
 }
 
 /// `a, b or c`.
-pub(super) fn or(words: &[&str]) -> String {
+pub(crate) fn or(words: &[&str]) -> String {
     match words {
         [] => String::new(),
         [one] => (*one).to_owned(),

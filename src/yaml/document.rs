@@ -3,7 +3,7 @@
 //! Pure. The parser's events are kept in one vector and refer to each other by
 //! index, so an alias is the same node once more and a document made of aliases
 //! is never larger than its text. Values keep the text that was written: what
-//! it means is decided by the key it belongs to ([`super::schema`]), so that a
+//! it means is decided by the key it belongs to, so that a
 //! tag named `1.10` is not a number on the way.
 
 use granit_parser::{Event, Parser, ScalarStyle};
@@ -13,23 +13,23 @@ const DEPTH: usize = 16;
 
 /// A node of a [`Document`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NodeId(usize);
+pub(crate) struct NodeId(usize);
 
 /// A parsed document.
 #[derive(Debug)]
-pub(super) struct Document {
+pub(crate) struct Document {
     nodes: Vec<Node>,
 }
 
 #[derive(Debug)]
-pub(super) struct Node {
+pub(crate) struct Node {
     /// Line in the text, from 1.
-    pub(super) line: usize,
-    pub(super) content: Content,
+    pub(crate) line: usize,
+    pub(crate) content: Content,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(crate) enum Content {
     /// Nothing, `~` or `null`.
     Null,
     Scalar {
@@ -43,16 +43,16 @@ pub(super) enum Content {
 
 /// What is wrong with a text, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     /// Line in the text, from 1.
-    pub(super) line: usize,
+    pub(crate) line: usize,
     /// The key it belongs to, from the root, with dots; empty for the text itself.
-    pub(super) key: String,
-    pub(super) text: String,
+    pub(crate) key: String,
+    pub(crate) text: String,
 }
 
 impl Problem {
-    pub(super) fn new(line: usize, text: impl Into<String>) -> Self {
+    pub(crate) fn new(line: usize, text: impl Into<String>) -> Self {
         Self {
             line,
             key: String::new(),
@@ -61,7 +61,7 @@ impl Problem {
     }
 
     /// The same problem, one level further down from the root.
-    pub(super) fn below(mut self, key: &str) -> Self {
+    pub(crate) fn below(mut self, key: &str) -> Self {
         self.key = match self.key.as_str() {
             "" => key.to_owned(),
             inner => format!("{key}.{inner}"),
@@ -72,7 +72,7 @@ impl Problem {
 
 impl Document {
     /// Reads one document, which must be UTF-8. An empty text is a null.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Problem> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Problem> {
         let text = std::str::from_utf8(bytes).map_err(|e| {
             let before = &bytes[..e.valid_up_to()];
             let line = 1 + before.iter().filter(|b| **b == b'\n').count();
@@ -94,12 +94,12 @@ impl Document {
     }
 
     /// The root node.
-    pub(super) fn root(&self) -> NodeId {
+    pub(crate) fn root(&self) -> NodeId {
         NodeId(0)
     }
 
     /// The node with this id, which must be of this document.
-    pub(super) fn node(&self, id: NodeId) -> &Node {
+    pub(crate) fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0]
     }
 }
