@@ -41,6 +41,13 @@ def tcp(family):
     def serve():
         while True:
             client, peer = listener.accept()
+            # One that closes with something unread resets the connection.
+            client.settimeout(10)
+            try:
+                while client.recv(64):
+                    pass
+            except OSError:
+                pass
             client.sendall(f"outside sees {peer[0]}\n".encode())
             client.close()
 

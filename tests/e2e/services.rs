@@ -2,8 +2,6 @@
 //!
 //! Runs where [`super::network`] does, with images of real servers.
 
-use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::support::host::Host;
