@@ -38,18 +38,19 @@ def tcp(family):
     listener = open_socket(family, socket.SOCK_STREAM, PORT)
     listener.listen(64)
 
+    def answer_one(client, peer):
+        # One that closes with something unread resets the connection.
+        client.settimeout(10)
+        try:
+            client.recv(64)
+            client.sendall(f"outside sees {peer[0]}\n".encode())
+        except OSError:
+            pass
+        client.close()
+
     def serve():
         while True:
-            client, peer = listener.accept()
-            # One that closes with something unread resets the connection.
-            client.settimeout(10)
-            try:
-                while client.recv(64):
-                    pass
-            except OSError:
-                pass
-            client.sendall(f"outside sees {peer[0]}\n".encode())
-            client.close()
+            threading.Thread(target=answer_one, args=listener.accept(), daemon=True).start()
 
     return serve
 
