@@ -200,7 +200,7 @@ impl Host {
                 Some(_) => "",
                 None => "network: none\n",
             };
-            host.configure(&format!("defaults:\n  image: {image}\n{network}{config}"));
+            host.configure(&format!("defaults:\n  image: {image}\n{config}\n{network}"));
         }
         // Another process may take the port between the choice and sshd's bind.
         for _ in 0..5 {
