@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::CWD;
+use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount,
@@ -59,8 +60,16 @@ pub fn prepare(scratch: &Path) -> Result<(), MountError> {
     )
     .mounting(|| format!("a tmpfs on {}", scratch.display()))?;
     mount("proc", "/proc", "proc", quiet, None).mounting(|| "/proc".into())?;
-    mount("cgroup2", "/sys/fs/cgroup", "cgroup2", quiet, None)
-        .mounting(|| "a cgroup2 file system on /sys/fs/cgroup".into())
+    let cgroup2 = || mount("cgroup2", "/sys/fs/cgroup", "cgroup2", quiet, None);
+    let mounted = match cgroup2() {
+        // On a host with version 2 alone it is there already, of the host's namespace, and the
+        // kernel refuses a file system on top of itself: so one of another kind between them.
+        Err(Errno::BUSY) => {
+            mount("tmpfs", "/sys/fs/cgroup", "tmpfs", quiet, None).and_then(|()| cgroup2())
+        }
+        result => result,
+    };
+    mounted.mounting(|| "a cgroup2 file system on /sys/fs/cgroup".into())
 }
 
 /// Mounts at `at` what `what` is a descriptor of, whatever its path leads to by now.
