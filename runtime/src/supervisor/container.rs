@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
@@ -90,7 +91,10 @@ pub fn launch(
     }
     spec.save(bundle.join("config.json"))?;
 
-    let failed = |e: &dyn std::error::Error| ContainerError::Create(crate::error::chain(e));
+    // The sources of libcontainer's errors end before the reason, which only Debug shows.
+    let failed = |e: &LibcontainerError| {
+        ContainerError::Create(format!("{} ({e:?})", crate::error::chain(e)))
+    };
     // Closed by the exec of the guest: until then the process still is
     // podspawn, which must not be entered.
     let (executed, unexecuted) =
