@@ -231,6 +231,7 @@ pub fn host_user(place: &Place, mode: Mode) -> cgroup::User {
 fn home(
     config: &Config,
     mode: Mode,
+    keeps: bool,
     account: &Account,
     paths: &PodPaths,
 ) -> Result<HomeChoice, Failure> {
@@ -238,7 +239,12 @@ fn home(
         Mode::Persistent => Home::Persistent,
         Mode::GracePeriod | Mode::DestroyOnDisconnect => Home::Ephemeral,
     };
-    Ok(match (config.home.unwrap_or(usual), &config.homes_dir) {
+    let wanted = match config.home.unwrap_or(usual) {
+        // Nobody comes back to it.
+        Home::Persistent if !keeps => Home::Ephemeral,
+        wanted => wanted,
+    };
+    Ok(match (wanted, &config.homes_dir) {
         (Home::Ephemeral, _) => HomeChoice::Ephemeral,
         (Home::Host, _) => HomeChoice::Host(account.home.clone()),
         (Home::Persistent, None) => HomeChoice::Kept(paths.home()),
@@ -484,7 +490,7 @@ fn spec(place: &Place, mode: Option<Mode>, paths: &PodPaths) -> Result<PodSpec, 
             memory: Some(config.memory).filter(|n| *n > 0),
             pids: Some(config.pids_limit).filter(|n| *n > 0),
         },
-        home: home(config, mode, account, paths)?,
+        home: home(config, mode, keeps, account, paths)?,
         keep_root: config.keep_root && keeps,
     })
 }

@@ -162,6 +162,16 @@ fn homes_where_the_administrator_keeps_them() {
     assert_eq!(host.ssh("echo x >~/file").run().code, Some(0));
     let file = homes.join(&host.user).join("default/file");
     assert_eq!(fs::read_to_string(file).unwrap(), "x\n");
+    // A pod for one command keeps nothing.
+    let reference = Host::reference("busybox");
+    host.configure(&format!(
+        "home: persistent\nstate:\n  homes_dir: {}\n",
+        homes.display()
+    ));
+    let once = host.run(["run", &reference, "sh", "-c", "echo once >~/once"]);
+    assert_eq!(once.code, Some(0), "{once}");
+    let homes: Vec<_> = fs::read_dir(homes.join(&host.user)).unwrap().collect();
+    assert_eq!(homes.len(), 1, "{homes:?}");
 }
 
 /// Whatever the name of the home is at the moment, a pod has the directory or is not made.
