@@ -131,7 +131,7 @@ impl RootHost {
     }
 
     /// A command as a user, where sshd and its sessions see the file system.
-    fn command_as(&self, user: &str, program: &OsStr) -> Command {
+    pub fn command_as(&self, user: &str, program: &OsStr) -> Command {
         let mut command = Command::new("nsenter");
         command
             .args(["--mount", "--target", &self.host.sshd().to_string(), "--"])

@@ -6,6 +6,7 @@
 mod denial;
 mod host;
 mod lying;
+mod neighbour;
 mod reach;
 
 use crate::support::Tests;
@@ -14,5 +15,6 @@ pub fn all() -> Tests {
     let mut tests = reach::all();
     tests.extend(denial::all());
     tests.extend(lying::all());
+    tests.extend(neighbour::all());
     tests
 }

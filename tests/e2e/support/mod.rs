@@ -1,5 +1,6 @@
 //! What the tests stand on: hosts, clients, terminals, processes.
 
+pub mod agent;
 pub mod carry;
 pub mod client;
 pub mod host;
