@@ -6,8 +6,8 @@
 //! the user's systemd, whose manager moves processes on the user's behalf; a part of
 //! the version 2 hierarchy that the user may write to.
 //!
-//! The supervisor stays in the cgroup itself, with the limits on it; libcontainer
-//! makes one below for the container's init.
+//! The supervisor stays in the cgroup itself, with the limits on it, and so does
+//! everything that it starts: none is made below (see `supervisor::mounts`).
 
 mod dbus;
 mod hierarchy;

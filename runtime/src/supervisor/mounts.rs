@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount,
-    mount_change, move_mount, open_tree,
+    mount_change, mount_remount, move_mount, open_tree,
 };
 
 /// Why a mount failed.
@@ -69,7 +69,15 @@ pub fn prepare(scratch: &Path) -> Result<(), MountError> {
         }
         result => result,
     };
-    mounted.mounting(|| "a cgroup2 file system on /sys/fs/cgroup".into())
+    // For the eyes of libcontainer alone, which would make a cgroup below the pod's and turn
+    // controllers on; with the supervisor in it the kernel then takes no process there. One that
+    // it cannot write to it leaves alone.
+    mounted
+        .and_then(|()| {
+            let readonly = MountFlags::BIND | MountFlags::RDONLY | quiet;
+            mount_remount("/sys/fs/cgroup", readonly, "")
+        })
+        .mounting(|| "a cgroup2 file system on /sys/fs/cgroup".into())
 }
 
 /// Mounts at `at` what `what` is a descriptor of, whatever its path leads to by now.
