@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -147,7 +148,8 @@ fn the_hosts_home_where_the_administrator_wants_it() {
     assert_eq!(text.unwrap(), "inside\n");
 }
 
-fn homes_where_the_administrator_keeps_them() {
+/// A host whose administrator keeps homes, and where; nobody has one there yet.
+fn keeping_homes() -> (Host, PathBuf) {
     let host = Host::with_image("busybox");
     let homes = host.dir.join("homes");
     host.configure(&format!(
@@ -155,6 +157,11 @@ fn homes_where_the_administrator_keeps_them() {
         Host::reference("busybox"),
         homes.display()
     ));
+    (host, homes)
+}
+
+fn homes_where_the_administrator_keeps_them() {
+    let (host, homes) = keeping_homes();
     let refused = host.ssh("true").run();
     assert_eq!(refused.code, Some(125), "{refused}");
     assert!(refused.complaint().contains("state.homes_dir"), "{refused}");
@@ -176,13 +183,7 @@ fn homes_where_the_administrator_keeps_them() {
 
 /// Whatever the name of the home is at the moment, a pod has the directory or is not made.
 fn a_home_swapped_for_a_link_is_not_followed() {
-    let host = Host::with_image("busybox");
-    let homes = host.dir.join("homes");
-    host.configure(&format!(
-        "defaults:\n  image: {}\nsession:\n  mode: persistent\nstate:\n  homes_dir: {}\n",
-        Host::reference("busybox"),
-        homes.display()
-    ));
+    let (host, homes) = keeping_homes();
     let own = homes.join(&host.user);
     let outside = host.dir.join("outside");
     for dir in [&own, &outside] {

@@ -14,7 +14,7 @@ use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Capabilities, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespaceBuilder,
+    Capabilities, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespace, LinuxNamespaceBuilder,
     LinuxNamespaceType, Mount, MountBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
     UserBuilder,
 };
@@ -232,6 +232,20 @@ pub fn mounts(
     Ok(mounts)
 }
 
+/// The namespaces that every container has of its own; the user's is the pod's.
+pub fn namespaces() -> Result<Vec<LinuxNamespace>, OciSpecError> {
+    [
+        LinuxNamespaceType::Pid,
+        LinuxNamespaceType::Mount,
+        LinuxNamespaceType::Ipc,
+        LinuxNamespaceType::Uts,
+        LinuxNamespaceType::Cgroup,
+    ]
+    .into_iter()
+    .map(|typ| LinuxNamespaceBuilder::default().typ(typ).build())
+    .collect()
+}
+
 /// What of /proc and /sys a container does not see.
 pub fn masked_paths() -> Vec<String> {
     strings([
@@ -308,15 +322,8 @@ fn runtime_spec(
         .rlimits(Vec::new())
         .no_new_privileges(true)
         .build()?;
-    let namespace = |typ| LinuxNamespaceBuilder::default().typ(typ).build();
     let linux = LinuxBuilder::default()
-        .namespaces(vec![
-            namespace(LinuxNamespaceType::Pid)?,
-            namespace(LinuxNamespaceType::Mount)?,
-            namespace(LinuxNamespaceType::Ipc)?,
-            namespace(LinuxNamespaceType::Uts)?,
-            namespace(LinuxNamespaceType::Cgroup)?,
-        ])
+        .namespaces(namespaces()?)
         .rootfs_propagation("slave")
         .masked_paths(masked_paths())
         .readonly_paths(readonly_paths())

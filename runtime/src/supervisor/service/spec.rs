@@ -152,19 +152,15 @@ pub fn runtime_spec(
         .rlimits(Vec::new())
         .no_new_privileges(true)
         .build()?;
-    let namespace = |typ| LinuxNamespaceBuilder::default().typ(typ).build();
+    let mut namespaces = container::namespaces()?;
+    namespaces.push(
+        LinuxNamespaceBuilder::default()
+            .typ(LinuxNamespaceType::Network)
+            .path(netns)
+            .build()?,
+    );
     let linux = LinuxBuilder::default()
-        .namespaces(vec![
-            namespace(LinuxNamespaceType::Pid)?,
-            namespace(LinuxNamespaceType::Mount)?,
-            namespace(LinuxNamespaceType::Ipc)?,
-            namespace(LinuxNamespaceType::Uts)?,
-            namespace(LinuxNamespaceType::Cgroup)?,
-            LinuxNamespaceBuilder::default()
-                .typ(LinuxNamespaceType::Network)
-                .path(netns)
-                .build()?,
-        ])
+        .namespaces(namespaces)
         .masked_paths(container::masked_paths())
         .readonly_paths(container::readonly_paths())
         .seccomp(seccomp::of_service()?)
