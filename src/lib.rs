@@ -20,6 +20,7 @@ pub mod registries;
 pub mod server;
 mod services;
 pub mod session;
+mod spec;
 pub mod starter;
 pub mod verify;
 mod volumes;

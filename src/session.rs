@@ -9,17 +9,10 @@ use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use podspawn_images::reference::Reference;
-use podspawn_images::store::{Image, Store};
-use podspawn_runtime::cgroup;
-use podspawn_runtime::idmap::IdMap;
-use podspawn_runtime::limits::Limits;
 use podspawn_runtime::metrics::{Counter, Latency, Metrics};
-use podspawn_runtime::network::Network;
 use podspawn_runtime::pod::{
     Attached, Came, FindError, Mode, PodName, PodPaths, RunDir, attach, attach_or_launch,
     is_behind_module,
@@ -27,31 +20,13 @@ use podspawn_runtime::pod::{
 use podspawn_runtime::record::{Audit, AuditEvent, Records, Sink, Who};
 use podspawn_runtime::session::{self, Action, Ended, Ending, Session};
 use podspawn_runtime::sockets::Forwarded;
-use podspawn_runtime::supervisor::{HomeChoice, Login, PodImage, PodSpec, Terms, UserChoice};
 
-use crate::account::Account;
-use crate::cli::{Place, namespace, pull};
-use crate::config::{self, Config, Home, PodUser, UserPath};
+use crate::cli::Place;
+use crate::config::UserPath;
 use crate::exit::{Exit, Failure};
 use crate::output::text;
-use crate::podfile::Podfile;
 use crate::project::Project;
-use crate::{guest, pasta, services, starter};
-
-/// Where shells are in images, after the configured one.
-const SHELLS: [&str; 8] = [
-    "/bin/bash",
-    "/usr/bin/bash",
-    "/usr/local/bin/bash",
-    "/bin/sh",
-    "/usr/bin/sh",
-    "/bin/ash",
-    "/bin/dash",
-    "/busybox/sh",
-];
-
-/// Where a host's terminfo may be.
-const TERMINFO: [&str; 3] = ["/etc/terminfo", "/lib/terminfo", "/usr/share/terminfo"];
+use crate::{services, spec, starter};
 
 /// Of a user's own variables, those that mean the same inside.
 const LOCAL: [&str; 3] = ["COLORTERM", "LANG", "TERM"];
@@ -121,24 +96,42 @@ pub fn run(place: &Place, wanted: Wanted) -> Result<Exit, Failure> {
     audit.write(AuditEvent::Runs(&wanted.action));
     drop(audit);
 
-    let (create, mode) = (wanted.create, wanted.mode);
+    // While the host's files are in sight.
+    let reopened = || Audit::open(&records.audit, who.clone());
+    let (audit, result) = match Project::of(place, &pod) {
+        Ok(project) => held(place, &project, wanted, &reopened),
+        Err(failure) => (reopened(), Err(failure)),
+    };
+    audit.write(AuditEvent::Disconnect {
+        ending: result
+            .as_ref()
+            .map(|ended| ended.how)
+            .map_err(Failure::line),
+        duration: begin.elapsed(),
+    });
+    exit_of(&pod, result?)
+}
+
+/// Runs the program in its pod, once that is there and ready. Returns the audit log too,
+/// opened before the pod was entered.
+fn held(
+    place: &Place,
+    project: &Project,
+    wanted: Wanted,
+    reopened: &dyn Fn() -> Audit,
+) -> (Audit, Result<Ended, Failure>) {
+    let (pod, create, mode) = (wanted.pod.clone(), wanted.create, wanted.mode);
     let (action, terminal) = (wanted.action.clone(), wanted.terminal);
-    let project = Project::of(place, &pod)?;
-    let (shells, terminfo) = means(&project.config);
+    let (shells, terminfo) = spec::means(&project.config);
     let session = session_of(wanted, shells, terminfo.len());
     let mut again = AGAIN;
     loop {
-        let attached = attached(place, &pod, create, mode).and_then(|attached| {
-            services::wait(
-                &paths(place, pod.clone())?,
-                &attached.info,
-                &action,
-                terminal,
-            )?;
+        let attached = attached(place, project, &pod, create, mode).and_then(|attached| {
+            let paths = paths(place, pod.clone())?;
+            services::wait(&paths, &attached.info, &action, terminal)?;
             Ok(attached)
         });
-        // While the host's files are in sight.
-        let audit = Audit::open(&records.audit, who.clone());
+        let audit = reopened();
         let result = match attached {
             Ok(attached) => match session::run(&attached, &session) {
                 // The supervisor learns of the end of the container a moment later.
@@ -150,14 +143,7 @@ pub fn run(place: &Place, wanted: Wanted) -> Result<Exit, Failure> {
             },
             Err(failure) => Err(failure),
         };
-        audit.write(AuditEvent::Disconnect {
-            ending: result
-                .as_ref()
-                .map(|ended| ended.how)
-                .map_err(Failure::line),
-            duration: begin.elapsed(),
-        });
-        return exit_of(&pod, result?);
+        return (audit, result);
     }
 }
 
@@ -208,68 +194,6 @@ fn exit_of(pod: &PodName, ended: Ended) -> Result<Exit, Failure> {
     }
 }
 
-/// The user as their systemd knows them, which makes the pod's cgroup.
-#[must_use]
-pub fn host_user(place: &Place, mode: Mode) -> cgroup::User {
-    let Account { name, uid, .. } = &place.account;
-    let usual = PathBuf::from(format!("/run/user/{uid}"));
-    cgroup::User {
-        uid: *uid,
-        runtime: place
-            .directories
-            .runtime
-            .iter()
-            .cloned()
-            .chain([usual])
-            .collect(),
-        lingers: Path::new("/var/lib/systemd/linger").join(name).exists(),
-        outlives_login: mode != Mode::DestroyOnDisconnect,
-    }
-}
-
-/// Where the session user's home comes from.
-fn home(
-    config: &Config,
-    mode: Mode,
-    keeps: bool,
-    account: &Account,
-    paths: &PodPaths,
-) -> Result<HomeChoice, Failure> {
-    let usual = match mode {
-        Mode::Persistent => Home::Persistent,
-        Mode::GracePeriod | Mode::DestroyOnDisconnect => Home::Ephemeral,
-    };
-    let wanted = match config.home.unwrap_or(usual) {
-        // Nobody comes back to it.
-        Home::Persistent if !keeps => Home::Ephemeral,
-        wanted => wanted,
-    };
-    Ok(match (wanted, &config.homes_dir) {
-        (Home::Ephemeral, _) => HomeChoice::Ephemeral,
-        (Home::Host, _) => HomeChoice::Host(account.home.clone()),
-        (Home::Persistent, None) => HomeChoice::Kept(paths.home()),
-        (Home::Persistent, Some(homes)) => {
-            let own = homes.join(&account.name);
-            let is_theirs = std::fs::symlink_metadata(&own)
-                .is_ok_and(|dir| dir.is_dir() && dir.uid() == account.uid);
-            if !is_theirs {
-                return Err(Failure::new(format!(
-                    "{} is not a directory of {}; the administrator makes it, for state.homes_dir",
-                    own.display(),
-                    account.name
-                )));
-            }
-            HomeChoice::Kept(own.join(paths.name.as_str()))
-        }
-    })
-}
-
-/// Shells to try, best first, and the host's directories of terminfo.
-#[must_use]
-pub fn means(config: &Config) -> (Vec<PathBuf>, Vec<PathBuf>) {
-    (shells(config), terminfo())
-}
-
 fn cannot_start(pod: &PodName) -> String {
     format!(
         "pod {pod} is not running, and this connection cannot start it; \
@@ -280,11 +204,12 @@ fn cannot_start(pod: &PodName) -> String {
 /// The session's way into its pod.
 fn attached(
     place: &Place,
+    project: &Project,
     pod: &PodName,
     create: bool,
     mode: Option<Mode>,
 ) -> Result<Attached, Failure> {
-    let attached = enter(place, pod.clone(), create, mode)?;
+    let attached = enter(place, Some(project), pod.clone(), create, mode)?;
     Metrics::open(&run_dir(place)?).count(Counter::Sessions);
     Ok(attached)
 }
@@ -295,20 +220,22 @@ fn run_dir(place: &Place) -> Result<RunDir, Failure> {
 }
 
 /// Attaches to a pod, which is made if it is not there and `create` says so: in
-/// `mode`, if it is not for the configuration to say.
+/// `mode`, if it is not for the configuration to say. `project` is read then, unless
+/// it has been.
 ///
 /// # Errors
 ///
 /// One line, when there is no pod.
 pub fn enter(
     place: &Place,
+    project: Option<&Project>,
     pod: PodName,
     create: bool,
     mode: Option<Mode>,
 ) -> Result<Attached, Failure> {
     let run = run_dir(place)?;
     let paths = paths(place, pod)?;
-    let attached = attach_to(place, &paths, create, mode);
+    let attached = attach_to(place, project, &paths, create, mode);
     count(&Metrics::open(&run), &attached);
     attached.map_err(|error| {
         let failure = Failure::from(error);
@@ -329,12 +256,16 @@ fn paths(place: &Place, pod: PodName) -> Result<PodPaths, Failure> {
 
 fn attach_to(
     place: &Place,
+    project: Option<&Project>,
     paths: &PodPaths,
     create: bool,
     mode: Option<Mode>,
 ) -> Result<Attached, FindError> {
     if create && !is_behind_module() {
-        let create = || spec(place, mode, paths);
+        let create = || match project {
+            Some(project) => spec::of(place, project, mode, paths),
+            None => spec::of(place, &Project::of(place, &paths.name)?, mode, paths),
+        };
         let most = place.config.max_per_user;
         return attach_or_launch(paths, most, || create().map_err(Line));
     }
@@ -416,118 +347,6 @@ impl std::fmt::Display for Line {
 }
 
 impl std::error::Error for Line {}
-
-fn shells(config: &Config) -> Vec<PathBuf> {
-    [config.shell.clone()]
-        .into_iter()
-        .chain(SHELLS.map(PathBuf::from))
-        .collect()
-}
-
-fn terminfo() -> Vec<PathBuf> {
-    TERMINFO
-        .iter()
-        .map(PathBuf::from)
-        .filter(|dir| dir.is_dir())
-        .collect()
-}
-
-/// What the pod is to be made of; pulls the image if it is not there.
-fn spec(place: &Place, mode: Option<Mode>, paths: &PodPaths) -> Result<PodSpec, Failure> {
-    let Place { account, root, .. } = place;
-    let Project { config, podfile } = &Project::of(place, &paths.name)?;
-    let (shells, terminfo) = means(config);
-    // A pod for one command keeps nothing.
-    let keeps = mode.is_none();
-    let mode = mode.unwrap_or(config.mode);
-    let map = namespace::map_of(account)?;
-    if std::io::stderr().is_terminal() {
-        namespace::note(&map, account);
-    }
-    let dev = pod_image(place, &config.image, &map)?;
-    let mut services = Vec::new();
-    for service in &podfile.services {
-        let image = pod_image(place, &service.image, &map)?;
-        let (user, pod) = (&account.name, paths.name.as_str());
-        services.push(services::spec(service, image, root, user, pod));
-    }
-    Ok(PodSpec {
-        paths: paths.clone(),
-        map,
-        image: dev,
-        guest: guest::install(root)?,
-        terminfo,
-        login: Login {
-            name: account.name.clone(),
-            uid: account.uid,
-            gid: account.gid,
-        },
-        services,
-        env: Podfile::expanded(&podfile.env, &account.name, paths.name.as_str()),
-        workspace: podfile.workspace.clone(),
-        network: match config.network {
-            config::Network::None => Network::None,
-            config::Network::Pasta => Network::Pasta {
-                program: pasta::find(),
-            },
-        },
-        user: match config.user {
-            PodUser::Login => UserChoice::Login,
-            PodUser::Image => UserChoice::Image,
-            PodUser::Root => UserChoice::Root,
-        },
-        records: records(place),
-        shells,
-        security: config.security.security(),
-        terms: Terms {
-            mode,
-            grace_period: config.grace_period,
-            max_lifetime: config.max_lifetime,
-        },
-        host_user: host_user(place, mode),
-        limits: Limits {
-            cpus: Some(config.cpus).filter(|n| *n > 0.0),
-            memory: Some(config.memory).filter(|n| *n > 0),
-            pids: Some(config.pids_limit).filter(|n| *n > 0),
-        },
-        home: home(config, mode, keeps, account, paths)?,
-        keep_root: config.keep_root && keeps,
-    })
-}
-
-/// An image; it is pulled if it is not there.
-///
-/// # Errors
-///
-/// When it cannot be had, or is not allowed.
-pub fn image(place: &Place, reference: &Reference, map: &IdMap) -> Result<Image, Failure> {
-    // One that was pulled before the administrator decided otherwise is refused too.
-    place.config.policy.check(reference)?;
-    if let Some(image) = stored(reference, &place.root, map)? {
-        return Ok(image);
-    }
-    pull::for_session(place, reference)?;
-    stored(reference, &place.root, map)?
-        .ok_or_else(|| Failure::new(format!("image {reference} was pulled and is gone again")))
-}
-
-fn pod_image(place: &Place, reference: &Reference, map: &IdMap) -> Result<PodImage, Failure> {
-    let image = image(place, reference, map)?;
-    Ok(PodImage {
-        reference: reference.to_string(),
-        lease: Some(image.lease()?),
-        config: image.config,
-        lowers: image.layers,
-    })
-}
-
-fn stored(reference: &Reference, root: &Path, map: &IdMap) -> Result<Option<Image>, Failure> {
-    let (ownership, container_root) = namespace::ownership(map);
-    let Some(store) = Store::open_outside(root, ownership, container_root)? else {
-        return Ok(None);
-    };
-    Ok(store.image(reference)?)
-}
 
 #[cfg(test)]
 mod tests {

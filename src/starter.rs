@@ -107,7 +107,7 @@ fn answer(place: &Place, session: &OwnedFd) -> Result<(), Failure> {
     let n = wait(session, Duration::from_secs(10))
         .and_then(|()| Ok(recv(session, &mut name, RecvFlags::empty())?.1))?;
     let name: PodName = String::from_utf8_lossy(&name[..n]).parse()?;
-    crate::session::enter(place, name, true, None).map(drop)
+    crate::session::enter(place, None, name, true, None).map(drop)
 }
 
 fn wait(socket: &OwnedFd, limit: Duration) -> io::Result<()> {

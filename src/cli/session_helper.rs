@@ -52,7 +52,7 @@ fn pod(named: Option<&Path>) -> Result<(Place, Attached, PodNetwork), Failure> {
     let place = Place::of_process(None, named)?;
     // What the client wants is not known yet; the administrator may have said.
     let pod = spawn::pod_name(std::env::var("PODSPAWN_PROJECT").ok())?;
-    let attached = crate::session::enter(&place, pod, true, None)?;
+    let attached = crate::session::enter(&place, None, pod, true, None)?;
     let network = PodNetwork::of(&attached)
         .map_err(|e| Failure::new(format!("cannot reach the pod's network: {e}")))?;
     Ok((place, attached, network))

@@ -66,7 +66,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     let view = run.path().join(".sshd");
     directory(&view)?;
 
-    let attached = crate::session::enter(&place, pod.clone(), true, None)?;
+    let attached = crate::session::enter(&place, None, pod.clone(), true, None)?;
     let network = PodNetwork::of(&attached)
         .map_err(|e| Failure::new(format!("cannot reach the pod's network: {e}")))?;
     let config = config(&place, &host_key, &view, &forced(&place, &run, &pod)?);
@@ -246,7 +246,7 @@ fn without_terminals() -> Vec<u8> {
 fn forced(place: &Place, run: &RunDir, pod: &PodName) -> Result<String, Failure> {
     let own = std::env::current_exe()
         .map_err(|e| Failure::new(format!("cannot find podspawn's own file: {e}")))?;
-    let (shells, terminfo) = crate::session::means(&place.config);
+    let (shells, terminfo) = crate::spec::means(&place.config);
     let mut words: Vec<OsString> = vec![
         own.into(),
         "sshd-session".into(),

@@ -43,7 +43,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     let mut place = Place::of_process(None, named)?;
     place.config.image = args.reference.clone();
     let map = namespace::map_of(&place.account)?;
-    let image = crate::session::image(&place, &args.reference, &map)?;
+    let image = crate::spec::image(&place, &args.reference, &map)?;
     // The layers are in use as long as this is held.
     let lease = image.lease()?;
     let pods = place.root.join("pods");

@@ -13,7 +13,7 @@ use super::Finding;
 use crate::cli::Place;
 use crate::exit::Failure;
 use crate::output;
-use crate::session::host_user;
+use crate::spec::host_user;
 
 const WHAT: &str = "limits";
 

@@ -122,6 +122,14 @@ fn a_failed_login_is_written_down() {
         last["error"].as_str().unwrap().contains("no-such"),
         "{last}"
     );
+    // What is wrong before there is any pod to speak of.
+    host.podfile("base: [x\n");
+    assert_eq!(host.ssh("true").run().code, Some(125));
+    let lines = self::lines(&host);
+    let last = lines.last().unwrap();
+    assert_eq!(last["event"], "disconnect");
+    let error = last["error"].as_str().unwrap();
+    assert!(error.contains("podfile.yaml"), "{last}");
 }
 
 fn the_log_of_all_pods_says_whose_line_it_is() {
