@@ -7,11 +7,13 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use podspawn_images::health::Test;
+use podspawn_images::store::Image;
 use podspawn_runtime::pod::{self, Condition, PodInfo, PodPaths, PodStatus, ServiceStatus};
 use podspawn_runtime::session::Action;
-use podspawn_runtime::supervisor::{PodImage, ServiceSpec, Volume};
+use podspawn_runtime::supervisor::{Check, CheckCommand, PodImage, ServiceSpec, Volume};
 
-use crate::exit::Failure;
+use crate::exit::{Failure, chain};
 use crate::podfile::{Podfile, Service, Source};
 use crate::{output, volumes};
 
@@ -30,8 +32,55 @@ const SOON: Duration = Duration::from_millis(3);
 /// One that ended so often before it was ready is not waited for.
 const DEATHS: u32 = 3;
 
+/// How long one attempt of a `ready` command may take.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long to wait at most before an image's health check is run again: its own interval
+/// is for a server that runs already.
+const HEALTH_PAUSE: Duration = Duration::from_secs(1);
+
+/// What tells that `service` is ready, beside its ports: its Podfile's word, else its image's.
+///
+/// # Errors
+///
+/// When the image's health check makes no sense.
+pub fn check(service: &Service, image: &Image) -> Result<Option<Check>, Failure> {
+    if let Some(line) = &service.ready {
+        return Ok(Some(Check {
+            name: "its ready command",
+            command: CheckCommand::Shell(line.clone()),
+            timeout: READY_TIMEOUT,
+            pause: Duration::ZERO,
+        }));
+    }
+    let health = image.health_check().map_err(|e| {
+        let instead = "the field ready of the service goes before it";
+        Failure::new(format!(
+            "service {}: {}; {instead}",
+            service.name,
+            chain(&e)
+        ))
+    })?;
+    Ok(health.map(|health| Check {
+        name: "its image's health check",
+        command: match health.test {
+            Test::Shell(line) => CheckCommand::Shell(line),
+            Test::Program(words) => CheckCommand::Program(words),
+        },
+        timeout: health.timeout.min(PATIENCE),
+        pause: health.interval.min(HEALTH_PAUSE),
+    }))
+}
+
 /// What the runtime is told of `service`, whose image is in the store at `root`.
-pub fn spec(service: &Service, image: PodImage, root: &Path, user: &str, pod: &str) -> ServiceSpec {
+pub fn spec(
+    service: &Service,
+    image: PodImage,
+    check: Option<Check>,
+    root: &Path,
+    user: &str,
+    pod: &str,
+) -> ServiceSpec {
     let volumes = service.volumes.iter().map(|volume| {
         let (source, named) = match &volume.source {
             Source::Named(name) => (volumes::path(root, name), true),
@@ -51,7 +100,7 @@ pub fn spec(service: &Service, image: PodImage, root: &Path, user: &str, pod: &s
         env: Podfile::expanded(&service.env, user, pod),
         command: service.command.clone(),
         volumes: volumes.collect(),
-        ready: service.ready.clone(),
+        check,
     }
 }
 

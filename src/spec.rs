@@ -62,12 +62,14 @@ pub fn of(
     if std::io::stderr().is_terminal() {
         namespace::note(&map, account);
     }
-    let dev = pod_image(place, &config.image, &map)?;
+    let dev = pod_image(&config.image, image(place, &config.image, &map)?)?;
     let mut services = Vec::new();
     for service in &podfile.services {
-        let image = pod_image(place, &service.image, &map)?;
+        let image = image(place, &service.image, &map)?;
+        let check = services::check(service, &image)?;
+        let image = pod_image(&service.image, image)?;
         let (user, pod) = (&account.name, paths.name.as_str());
-        services.push(services::spec(service, image, root, user, pod));
+        services.push(services::spec(service, image, check, root, user, pod));
     }
     Ok(PodSpec {
         paths: paths.clone(),
@@ -129,8 +131,7 @@ pub fn image(place: &Place, reference: &Reference, map: &IdMap) -> Result<Image,
         .ok_or_else(|| Failure::new(format!("image {reference} was pulled and is gone again")))
 }
 
-fn pod_image(place: &Place, reference: &Reference, map: &IdMap) -> Result<PodImage, Failure> {
-    let image = image(place, reference, map)?;
+fn pod_image(reference: &Reference, image: Image) -> Result<PodImage, Failure> {
     Ok(PodImage {
         reference: reference.to_string(),
         lease: Some(image.lease()?),

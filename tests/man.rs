@@ -176,7 +176,12 @@ fn podfile() -> String {
         &[
             "Each has a container and a network address of its own; they start side by side, and \
              reach each other, and are reached from the pod and by ssh -L, by name. A command waits \
-             until all are ready, two minutes at most; a shell opens at once. One that dies is \
+             until all are ready, two minutes at most; a shell opens at once. A service is ready \
+             once its ports accept and its ready command succeeds, or without one the health check \
+             of its image (HEALTHCHECK in a Dockerfile), if that has one: a health check is tried \
+             every second or at its own interval if that is shorter, and an attempt that takes \
+             longer than its timeout has failed; one of ready may take 30 seconds. ready: 'true' \
+             does without. One that dies is \
              started again after a pause that grows to 30 seconds: podspawn list and status show \
              it. Named volumes are the user's, outlive every pod, and go with podspawn rm --clean.",
         ],
@@ -234,7 +239,7 @@ const PODFILE: &[(&str, &str)] = &[
          ports, TCP ports that accept once it is ready; env; command, a list in the place of the \
          image's; volumes, each NAME:/path, or /host/path:/path in an administrator's Podfile, \
          with :ro after it if it is only read; and ready, a shell command that succeeds in it once \
-         it is ready.",
+         it is ready, in the place of its image's health check.",
     ),
 ];
 

@@ -5,6 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use podspawn_images::digest::Digest;
 use podspawn_images::document::{ACCEPT, Document};
+use podspawn_images::health;
 use podspawn_images::limits::Limits;
 use podspawn_images::platform;
 
@@ -19,6 +20,7 @@ fuzz_target!(|data: &[u8]| {
     let host = platform::parse("linux/arm/v7").expect("a platform");
     let documents: Vec<&[u8]> = data.split(|byte| *byte == 0).collect();
     for document in &documents {
+        let _ = health::parse(document);
         let mut kinds = [false; 2];
         for announced in [None].into_iter().chain(ACCEPT.map(Some)) {
             match Document::parse(document, announced, &limits) {

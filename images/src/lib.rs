@@ -8,6 +8,7 @@ pub mod cache;
 pub mod credentials;
 pub mod digest;
 pub mod document;
+pub mod health;
 pub mod layer;
 pub mod limits;
 pub mod login;

@@ -2,12 +2,17 @@
 //!
 //! Runs where [`super::network`] does, with images of real servers.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use podspawn_images::digest::Digest;
+use serde_json::{Value, json};
 
 use crate::support::host::Host;
 use crate::support::process::{self, Process};
 use crate::support::terminal::Terminal;
-use crate::support::wait_for;
+use crate::support::{setup, wait_for};
 use crate::tests;
 
 tests![
@@ -15,6 +20,7 @@ tests![
     services_reach_each_other_and_the_world_outside,
     a_service_that_dies_is_started_again,
     a_service_that_does_not_start_is_named_with_its_last_words,
+    an_images_health_check_tells_that_it_is_ready,
     a_shell_opens_at_once_and_is_told,
     a_podfile_that_is_wrong_is_named,
 ];
@@ -148,6 +154,111 @@ fn a_service_that_does_not_start_is_named_with_its_last_words() {
         "{line}"
     );
     host.wait_until_empty(LIMIT);
+}
+
+/// Loads busybox as `podspawn-test/NAME`, its configuration with this health check.
+fn load_with_health(host: &Host, name: &str, check: &Value) {
+    let from = setup::get().stage.join("images/busybox");
+    let layout = host.dir.join(format!("layout-{name}"));
+    let blobs = layout.join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    for blob in fs::read_dir(from.join("blobs/sha256")).unwrap().flatten() {
+        fs::copy(blob.path(), blobs.join(blob.file_name())).unwrap();
+    }
+    fs::copy(from.join("oci-layout"), layout.join("oci-layout")).unwrap();
+    let read = |path: &Path| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+    let blob = |descriptor: &Value| -> PathBuf {
+        blobs.join(&descriptor["digest"].as_str().unwrap()["sha256:".len()..])
+    };
+    let put = |value: &Value, descriptor: &mut Value| {
+        let bytes = serde_json::to_vec(value).unwrap();
+        let digest = Digest::of(&bytes).to_string();
+        fs::write(blobs.join(&digest["sha256:".len()..]), &bytes).unwrap();
+        descriptor["digest"] = digest.into();
+        descriptor["size"] = bytes.len().into();
+    };
+    let mut index = read(&from.join("index.json"));
+    let mut manifest = read(&blob(&index["manifests"][0]));
+    let mut config = read(&blob(&manifest["config"]));
+    config["config"]["Healthcheck"] = check.clone();
+    put(&config, &mut manifest["config"]);
+    put(&manifest, &mut index["manifests"][0]);
+    fs::write(layout.join("index.json"), index.to_string()).unwrap();
+    let name = format!("podspawn-test/{name}");
+    let arguments = [
+        "load".as_ref(),
+        layout.as_os_str(),
+        "--name".as_ref(),
+        name.as_ref(),
+    ];
+    let loaded = host.run(arguments);
+    assert_eq!(loaded.code, Some(0), "podspawn load {name}: {loaded}");
+}
+
+fn an_images_health_check_tells_that_it_is_ready() {
+    let host = Host::with_loaded("busybox", "");
+    let second = 1_000_000_000_u64;
+    load_with_health(
+        &host,
+        "slow",
+        &json!({"Test": ["CMD", "test", "-e", "/tmp/up"], "Interval": 30 * second}),
+    );
+    // The first attempt takes longer than it may.
+    let hangs = "test -e /tmp/tried || { touch /tmp/tried; sleep 600; }";
+    load_with_health(
+        &host,
+        "hangs",
+        &json!({"Test": ["CMD-SHELL", hangs], "Timeout": second}),
+    );
+    load_with_health(&host, "ill", &json!({"Test": ["CMD", "false"]}));
+    load_with_health(&host, "odd", &json!({"Test": ["CMD-SHELL"]}));
+    host.podfile(
+        "services:
+  - {name: slow, image: podspawn-test/slow, command: [sh, -c, 'sleep 3; touch /tmp/up; exec sleep 600']}
+  - {name: hangs, image: podspawn-test/hangs, command: [sleep, '600']}
+  - {name: said, image: podspawn-test/ill, command: [sleep, '600'], ready: 'true'}
+  - {name: odd, image: podspawn-test/odd, command: [sleep, '600'], ready: 'true'}
+",
+    );
+    let up = host.ssh("echo up").limit(180).run();
+    assert_eq!(up.line(), "up", "{}", host.log());
+    let log = host.log();
+    let took = |name: &str| -> u64 {
+        let said = format!("service {name} is ready after ");
+        let rest = log.split(&said).nth(1).unwrap_or_else(|| panic!("{log}"));
+        rest.split(' ').next().unwrap().parse().unwrap()
+    };
+    assert!(took("slow") >= 2900, "{log}");
+    assert!(took("hangs") >= 1000, "{log}");
+    let mut left = running(&host, "sleep 600");
+    left.retain(|process| process.command.starts_with("sleep"));
+    assert_eq!(
+        left.len(),
+        4,
+        "an attempt that hung is still there: {left:?}"
+    );
+
+    // Told while it is not ready, and refused where it makes no sense.
+    assert_eq!(host.run(["stop"]).code, Some(0));
+    host.podfile("services:\n  - {name: ill, image: podspawn-test/ill, command: [sleep, '600']}\n");
+    let mut terminal = Terminal::open(host.login().option("-tt").command());
+    terminal.expect("podspawn: still starting: ill");
+    wait_for("the failing check is shown", LIMIT, || {
+        let shown = host.run(["inspect", "default"]).text();
+        shown.contains("its image's health check ends with status 1")
+    });
+    terminal.send("exit\n");
+    terminal.wait();
+    assert_eq!(host.run(["stop"]).code, Some(0));
+    host.podfile("services:\n  - {name: odd, image: podspawn-test/odd, command: [sleep, '600']}\n");
+    let refused = host.ssh("true").run();
+    assert_eq!(refused.code, Some(125), "{refused}");
+    assert!(
+        refused
+            .complaint()
+            .contains("service odd: the health check of the image"),
+        "{refused}"
+    );
 }
 
 fn a_shell_opens_at_once_and_is_told() {

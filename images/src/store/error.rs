@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
 use crate::document::DocumentError;
+use crate::health::HealthError;
 
 /// A failure of the store.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +74,9 @@ pub enum StoreError {
     /// A manifest or configuration is refused.
     #[error(transparent)]
     Document(#[from] DocumentError),
+    /// A health check that cannot be used.
+    #[error(transparent)]
+    Health(#[from] HealthError),
     /// An image is to be committed before its layers are there.
     #[error("layer {0} is not in the store")]
     NoSuchLayer(Digest),

@@ -84,6 +84,7 @@ pub use usage::{ImageUsage, Usage, disk_usage};
 
 use crate::digest::Digest;
 use crate::document;
+use crate::health::{self, HealthCheck};
 use crate::memory::{Memory, Share};
 use crate::reference::Reference;
 use layout::Layout;
@@ -299,6 +300,13 @@ impl Image {
     pub fn lease(&self) -> Result<OwnedFd, StoreError> {
         let lease = rustix::io::fcntl_dupfd_cloexec(&self.lease, 3);
         lease.map_err(StoreError::io("lease", &self.dir))
+    }
+
+    /// The image's health check, if it has one. Read when it is asked for, which is seldom.
+    pub fn health_check(&self) -> Result<Option<HealthCheck>, StoreError> {
+        let path = self.dir.join("config.json");
+        let configuration = fs::read(&path).map_err(StoreError::io("read", &path))?;
+        Ok(health::parse(&configuration)?)
     }
 
     /// The manifest, byte for byte.

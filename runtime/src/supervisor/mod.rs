@@ -51,5 +51,5 @@ pub use home::HomeChoice;
 pub use launch::{LaunchError, launch};
 pub use mounts::{MountError, Overlay};
 pub use provision::SFTP_SERVERS;
-pub use service::{ServiceSpec, Volume};
+pub use service::{Check, CheckCommand, ServiceSpec, Volume};
 pub use spec::{Login, PodImage, PodSpec, UserChoice};

@@ -20,7 +20,7 @@ use rustix::time::{
     timerfd_settime,
 };
 
-pub use spec::{ServiceSpec, Volume};
+pub use spec::{Check, CheckCommand, ServiceSpec, Volume};
 pub use start::ServiceError;
 
 use self::start::Prepared;
@@ -47,16 +47,20 @@ struct Service {
     image: String,
     prepared: Prepared,
     ports: Vec<u16>,
-    ready: Option<String>,
+    check: Option<Check>,
     init: Option<DevContainer>,
     state: State,
     was_ready: bool,
     restarts: u32,
     started: Instant,
-    /// The process of a `ready` command that runs now.
+    /// The process of a check that runs now.
     probe: Option<Pid>,
-    /// What ended last, for people.
+    /// When the next one may begin.
+    next_probe: Instant,
+    /// How the container ended last, for people.
     last: String,
+    /// How the check ended last, for people.
+    checked: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,14 +103,16 @@ pub fn start_all(
             image: service.image.reference.clone(),
             prepared,
             ports: service.ports.clone(),
-            ready: service.ready.clone(),
+            check: service.check.clone(),
             init: Some(init),
             state: State::Starting,
             was_ready: false,
             restarts: 0,
             started: Instant::now(),
             probe: None,
+            next_probe: Instant::now(),
             last: String::new(),
+            checked: String::new(),
         });
     }
     let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
@@ -166,16 +172,46 @@ impl Service {
         if !self.ports.is_empty() && !probe::ports_accept(self.prepared.address, &self.ports) {
             return;
         }
-        match (&self.ready, &self.init) {
+        match (&self.check, &self.init) {
             (None, _) => self.is_ready(log),
-            (Some(command), Some(init)) if self.probe.is_none() => {
+            (Some(check), Some(init))
+                if self.probe.is_none() && self.next_probe <= Instant::now() =>
+            {
                 let process = self.prepared.bundle.process().as_ref();
                 let env = process.and_then(|p| p.env().clone()).unwrap_or_default();
-                let user = process.map_or((0, 0), |p| (p.user().uid(), p.user().gid()));
-                self.probe = probe::run(init, command, &env, user).ok();
+                let place = probe::Place {
+                    env: &env,
+                    dir: process.map_or("/".as_ref(), |p| p.cwd().as_path()),
+                    user: process.map_or((0, 0), |p| (p.user().uid(), p.user().gid())),
+                };
+                self.probe = probe::run(init, check, &place).ok();
             }
             _ => {}
         }
+    }
+
+    /// The check has ended.
+    fn probed(&mut self, status: Option<i32>, log: &mut Log) {
+        self.probe = None;
+        let Some(check) = self
+            .check
+            .as_ref()
+            .filter(|_| self.state == State::Starting)
+        else {
+            return;
+        };
+        if status == Some(0) {
+            self.is_ready(log);
+            return;
+        }
+        self.next_probe = Instant::now() + check.pause;
+        self.checked = match status {
+            Some(probe::TIMED_OUT) => {
+                format!("{} takes longer than {:?}", check.name, check.timeout)
+            }
+            Some(status) => format!("{} ends with status {status}", check.name),
+            None => format!("{} is killed", check.name),
+        };
     }
 
     fn is_ready(&mut self, log: &mut Log) {
@@ -218,6 +254,7 @@ impl Service {
         let pause = pause(self.restarts + 1);
         self.init = None;
         self.probe = None;
+        self.checked.clear();
         self.state = State::Down(Instant::now() + pause);
         log.line(format_args!(
             "service {}: {how}; again in {} ms",
@@ -235,7 +272,8 @@ impl Service {
         };
         let mut why = Vec::new();
         if state != ServiceState::Ready {
-            why.extend(Some(self.last.clone()).filter(|l| !l.is_empty()));
+            let said = [&self.last, &self.checked].map(Clone::clone);
+            why.extend(said.into_iter().filter(|l| !l.is_empty()));
             why.extend(start::last_lines(&self.prepared.log, LINES));
         }
         ServiceStatus {
@@ -268,12 +306,9 @@ impl Helper for Services {
                 return Claim::Mine;
             }
             if service.probe == Some(pid) {
-                service.probe = None;
-                if status.exit_status() == Some(0) && service.state == State::Starting {
-                    service.is_ready(log);
-                    self.publish();
-                    self.arm();
-                }
+                service.probed(status.exit_status(), log);
+                self.publish();
+                self.arm();
                 return Claim::Mine;
             }
         }

@@ -2,6 +2,7 @@
 //! Pure, but for what it is told of the service's root.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
@@ -28,8 +29,30 @@ pub struct ServiceSpec {
     pub command: Vec<String>,
     /// What outlives it.
     pub volumes: Vec<Volume>,
-    /// A shell command that succeeds once it is ready.
-    pub ready: Option<String>,
+    /// What succeeds in it once it is ready, when its ports accept.
+    pub check: Option<Check>,
+}
+
+/// A command that is run in a service until it succeeds once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What it is, for people: `its ready command`.
+    pub name: &'static str,
+    /// What runs.
+    pub command: CheckCommand,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// How long to wait after one that did not succeed.
+    pub pause: Duration,
+}
+
+/// What a check runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckCommand {
+    /// A line for the service's shell.
+    Shell(String),
+    /// A program, sought along `PATH`, and its arguments.
+    Program(Vec<String>),
 }
 
 /// A directory of the host's, inside.
