@@ -5,6 +5,7 @@
 //! images and pods are the business of `podspawn-images` and `podspawn-runtime`.
 
 pub mod account;
+mod audited;
 pub mod cli;
 pub mod config;
 pub mod doctor;

@@ -7,20 +7,20 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
-use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use podspawn_runtime::metrics::{Counter, Latency, Metrics};
 use podspawn_runtime::pod::{
     Attached, Came, FindError, Mode, PodName, PodPaths, RunDir, attach, attach_or_launch,
     is_behind_module,
 };
-use podspawn_runtime::record::{Audit, AuditEvent, Records, Sink, Who};
+use podspawn_runtime::record::{Audit, Records, Sink};
 use podspawn_runtime::session::{self, Action, Ended, Ending, Session};
 use podspawn_runtime::sockets::Forwarded;
 
+use crate::audited::{self, Audited};
 use crate::cli::Place;
 use crate::config::UserPath;
 use crate::exit::{Exit, Failure};
@@ -56,6 +56,21 @@ pub struct Wanted {
     pub forwarded: Forwarded,
 }
 
+/// What a session that only joins is told by one that read the configuration.
+#[derive(Debug)]
+pub struct Joining<'a> {
+    /// Shells to try, best first.
+    pub shells: Vec<PathBuf>,
+    /// How many terminfo directories of the host the pod shows.
+    pub terminfo: usize,
+    /// Where it is written down.
+    pub audit: Sink,
+    /// Name and id of the user on the host.
+    pub user: (&'a str, u32),
+    /// Address and port of the client, if it came over the network.
+    pub client: Option<&'a str>,
+}
+
 /// A session of somebody on this host, in a pod that is there. It gets a
 /// terminal if they have one, and nothing of the host's environment but their
 /// language and terminal.
@@ -82,33 +97,17 @@ pub fn here(pod: PodName, action: Action) -> Wanted {
 ///
 /// One line, when no session could be had.
 pub fn run(place: &Place, wanted: Wanted) -> Result<Exit, Failure> {
-    let begin = Instant::now();
-    let records = records(place);
     let pod = wanted.pod.clone();
-    let who = who(place, &pod);
-    // Closed again before a supervisor is made, which would inherit it.
-    let audit = Audit::open(&records.audit, who.clone());
-    let client = client(std::env::var("SSH_CONNECTION").ok().as_deref());
-    audit.write(AuditEvent::Connect {
-        client: client.as_deref(),
-        terminal: wanted.terminal,
-    });
-    audit.write(AuditEvent::Runs(&wanted.action));
-    drop(audit);
+    let user = (&*place.account.name, place.account.uid);
+    let client = audited::client(std::env::var("SSH_CONNECTION").ok().as_deref());
+    let runs = (&wanted.action, wanted.terminal);
+    let audited = Audited::begin(records(place).audit, user, &pod, client.as_deref(), runs);
 
-    // While the host's files are in sight.
-    let reopened = || Audit::open(&records.audit, who.clone());
     let (audit, result) = match Project::of(place, &pod) {
-        Ok(project) => held(place, &project, wanted, &reopened),
-        Err(failure) => (reopened(), Err(failure)),
+        Ok(project) => held(place, &project, wanted, &audited),
+        Err(failure) => (audited.open(), Err(failure)),
     };
-    audit.write(AuditEvent::Disconnect {
-        ending: result
-            .as_ref()
-            .map(|ended| ended.how)
-            .map_err(Failure::line),
-        duration: begin.elapsed(),
-    });
+    audit.write(audited.end(&result));
     exit_of(&pod, result?)
 }
 
@@ -118,7 +117,7 @@ fn held(
     place: &Place,
     project: &Project,
     wanted: Wanted,
-    reopened: &dyn Fn() -> Audit,
+    audited: &Audited,
 ) -> (Audit, Result<Ended, Failure>) {
     let (pod, create, mode) = (wanted.pod.clone(), wanted.create, wanted.mode);
     let (action, terminal) = (wanted.action.clone(), wanted.terminal);
@@ -131,7 +130,8 @@ fn held(
             services::wait(&paths, &attached.info, &action, terminal)?;
             Ok(attached)
         });
-        let audit = reopened();
+        // While the host's files are in sight.
+        let audit = audited.open();
         let result = match attached {
             Ok(attached) => match session::run(&attached, &session) {
                 // The supervisor learns of the end of the container a moment later.
@@ -148,24 +148,38 @@ fn held(
 }
 
 /// Runs the session in a pod that is there, without a look at the configuration:
-/// inside of the pod's user namespace nobody can tell whose that is. Nor is it
-/// written down, where the files of the host are out of reach.
+/// inside of the pod's user namespace nobody can tell whose that is. What matters
+/// of it is in `joining`.
 ///
 /// # Errors
 ///
 /// One line, when the pod is not there.
-pub fn join(
-    run: &Path,
-    wanted: Wanted,
-    shells: Vec<PathBuf>,
-    terminfo: usize,
-) -> Result<Exit, Failure> {
+pub fn join(run: &Path, wanted: Wanted, joining: Joining<'_>) -> Result<Exit, Failure> {
+    let runs = (&wanted.action, wanted.terminal);
+    let audited = Audited::begin(
+        joining.audit,
+        joining.user,
+        &wanted.pod,
+        joining.client,
+        runs,
+    );
+    let pod = wanted.pod.clone();
+    let session = session_of(wanted, joining.shells, joining.terminfo);
+    let attached = there(run, &pod);
+    // While the host's files are in sight.
+    let audit = audited.open();
+    let result =
+        attached.and_then(|attached| session::run(&attached, &session).map_err(Failure::from));
+    audit.write(audited.end(&result));
+    exit_of(&pod, result?)
+}
+
+/// The pod that is there.
+fn there(run: &Path, pod: &PodName) -> Result<Attached, Failure> {
     let run = RunDir::at(run, rustix::process::getuid().as_raw())?;
     // Joining needs no storage.
-    let paths = PodPaths::new(&run, Path::new("/"), wanted.pod.clone());
-    let attached = attach(&paths)?.ok_or_else(|| Failure::new(cannot_start(&paths.name)))?;
-    let session = session_of(wanted, shells, terminfo);
-    exit_of(&paths.name, session::run(&attached, &session)?)
+    let paths = PodPaths::new(&run, Path::new("/"), pod.clone());
+    attach(&paths)?.ok_or_else(|| Failure::new(cannot_start(pod)))
 }
 
 fn session_of(wanted: Wanted, shells: Vec<PathBuf>, terminfo: usize) -> Session {
@@ -317,25 +331,6 @@ pub fn records(place: &Place) -> Records {
     }
 }
 
-fn who(place: &Place, pod: &PodName) -> Who {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = now.unwrap_or_default().as_millis();
-    Who {
-        user: place.account.name.clone(),
-        uid: place.account.uid,
-        pod: pod.to_string(),
-        session: Some(format!("{}-{now}", std::process::id())),
-    }
-}
-
-/// Address and port of the client in what sshd says of the connection.
-fn client(connection: Option<&str>) -> Option<String> {
-    let mut words = connection?.split(' ');
-    let address: IpAddr = words.next()?.split('%').next()?.parse().ok()?;
-    let port: u16 = words.next()?.parse().ok()?;
-    Some(format!("{address} {port}"))
-}
-
 /// A failure as the cause of another.
 #[derive(Debug)]
 struct Line(Failure);
@@ -347,19 +342,3 @@ impl std::fmt::Display for Line {
 }
 
 impl std::error::Error for Line {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_client_is_what_sshd_says_and_nothing_else() {
-        let of = |text| client(Some(text));
-        assert_eq!(of("192.0.2.1 5000 10.0.0.1 22").unwrap(), "192.0.2.1 5000");
-        assert_eq!(of("fe80::1%eth0 1 ::1 22").unwrap(), "fe80::1 1");
-        for other in ["", "x 1", "192.0.2.1", "192.0.2.1 99999", "UNKNOWN 0"] {
-            assert_eq!(of(other), None, "{other}");
-        }
-        assert_eq!(client(None), None);
-    }
-}

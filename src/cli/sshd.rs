@@ -18,11 +18,13 @@ use std::process::{Command, Stdio};
 
 use podspawn_runtime::gateway::Gateway;
 use podspawn_runtime::pod::{PodName, PodNetwork, RunDir};
+use podspawn_runtime::record::Sink;
 use podspawn_runtime::session;
 
 use super::{Place, spawn};
+use crate::audited;
 use crate::exit::{Exit, Failure};
-use crate::session::Wanted;
+use crate::session::{Joining, Wanted};
 
 /// Arguments of `podspawn sshd`.
 #[derive(Debug, clap::Args)]
@@ -43,6 +45,16 @@ pub struct Inside {
     terminfo: usize,
     #[arg(long = "shell")]
     shells: Vec<PathBuf>,
+    /// The audit log, if it is not the journal.
+    #[arg(long)]
+    audit: Option<PathBuf>,
+    #[arg(long)]
+    user: String,
+    #[arg(long)]
+    uid: u32,
+    /// Where the connection that all goes through comes from.
+    #[arg(long)]
+    client: Option<String>,
 }
 
 /// Most that is read of a file of keys, in bytes.
@@ -118,7 +130,14 @@ pub fn inside(args: &Inside) -> Result<Exit, Failure> {
         create: false,
         ..spawn::wanted(args.pod.clone())
     };
-    crate::session::join(&args.run, wanted, args.shells.clone(), args.terminfo)
+    let joining = Joining {
+        shells: args.shells.clone(),
+        terminfo: args.terminfo,
+        audit: args.audit.clone().map_or(Sink::Journal, Sink::File),
+        user: (&args.user, args.uid),
+        client: args.client.as_deref(),
+    };
+    crate::session::join(&args.run, wanted, joining)
 }
 
 fn c_string(bytes: &[u8]) -> Result<CString, Failure> {
@@ -256,7 +275,18 @@ fn forced(place: &Place, run: &RunDir, pod: &PodName) -> Result<String, Failure>
         pod.as_str().into(),
         "--terminfo".into(),
         terminfo.len().to_string().into(),
+        "--user".into(),
+        place.account.name.clone().into(),
+        "--uid".into(),
+        place.account.uid.to_string().into(),
     ];
+    if let Sink::File(path) = crate::session::records(place).audit {
+        words.extend(["--audit".into(), path.into()]);
+    }
+    let connection = std::env::var("SSH_CONNECTION").ok();
+    if let Some(client) = audited::client(connection.as_deref()) {
+        words.extend(["--client".into(), client.into()]);
+    }
     for shell in shells {
         words.extend(["--shell".into(), shell.into()]);
     }

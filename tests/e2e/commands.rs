@@ -326,7 +326,13 @@ fn logs_tell_a_pods_life() {
     assert_eq!(host.ssh("true").run().code, Some(0));
     assert_eq!(host.run(["stop"]).code, Some(0));
     let text = host.run(["logs"]).line();
-    for event in [" is up, image ", "ending: ", "ended"] {
+    for event in [
+        " is up, image ",
+        " session 1 came; 1 there\n",
+        " session 1 ended; 0 there\n",
+        " ending: ",
+        "Z ended\n",
+    ] {
         assert!(text.contains(event), "{event} is not in {text}");
     }
     // Times that sort, to the millisecond.

@@ -129,6 +129,11 @@ fn a_terminal_hangs_up_and_what_detached_itself_stays() {
         assert!(running(nohup), "round {round}");
         assert!(running(setsid), "round {round}");
         assert_eq!(host.ssh("pgrep -c sleep").run().line(), "2");
+        let log = host.run(["logs"]).line();
+        assert!(
+            log.contains(" session 1 ended;") || log.contains(" session 1 was cut off;"),
+            "{log}"
+        );
     }
 }
 

@@ -5,6 +5,8 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::support::carry::carry_by;
 use crate::support::client::{Ssh, options};
 use crate::support::host::{Host, free_port, make_key};
@@ -16,6 +18,7 @@ use crate::tests;
 
 tests![
     sessions_are_in_the_pod,
+    sessions_are_written_down,
     a_session_may_have_a_terminal,
     forwarding_reaches_the_pod,
     a_low_port_of_the_pod_can_be_listened_on,
@@ -116,6 +119,39 @@ fn sessions_are_in_the_pod() {
     let echoed = inside(&host, host.ssh("cat")).input("through").run();
     assert_eq!(echoed.text(), "through");
     assert_eq!(host.supervisors().len(), 1);
+}
+
+fn sessions_are_written_down() {
+    let host = host();
+    let audit = host.dir.join("audit.json");
+    host.configure(&format!(
+        "defaults: {{image: {}}}\nlog: {{audit_log: {}}}\n",
+        Host::reference("busybox"),
+        audit.display()
+    ));
+    assert_eq!(run(&host, "exit 7").code, Some(7));
+    let text = fs::read_to_string(&audit).unwrap();
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect();
+    let of = |event: &str| {
+        let mut found = lines.iter().filter(|l| l["event"] == event);
+        let line = found.next().unwrap_or_else(|| panic!("{event}: {text}"));
+        assert!(found.next().is_none(), "{event}: {text}");
+        line
+    };
+    let user = nix::unistd::User::from_name(&host.user).unwrap().unwrap();
+    let (came, left) = (of("connect"), of("disconnect"));
+    for line in [came, of("command"), left] {
+        assert_eq!(line["user"], host.user);
+        assert_eq!(line["uid"], user.uid.as_raw(), "{line}");
+        assert_eq!(line["session"], came["session"]);
+    }
+    let client = came["client"].as_str().unwrap();
+    assert!(client.starts_with("127.0.0.1 "), "{client}");
+    assert_eq!(of("command")["command"], "exit 7");
+    assert_eq!(left["status"], 7);
 }
 
 fn a_session_may_have_a_terminal() {

@@ -110,7 +110,8 @@ def podman(reference, place):
     runtime.mkdir(mode=0o700)
     os.chown(runtime, USER.pw_uid, USER.pw_gid)
     trust = ["--cert-dir", f"{CERTS}/{TLS}"] if reference.startswith(TLS) else ["--tls-verify=false"]
-    argv = ["podman", "--root", place / "root", "--runroot", place / "r", "--cgroup-manager", "cgroupfs"]
+    # Its own choice is vfs where no configuration is, which copies every layer.
+    argv = ["podman", "--storage-driver", "overlay", "--root", place / "root", "--runroot", place / "r", "--cgroup-manager", "cgroupfs"]
     pull = Pull([*argv, "pull", "-q", *trust, reference], XDG_RUNTIME_DIR=str(runtime))
     # It leaves a process that keeps its namespace, and the file system with it.
     for pid in runtime.glob("libpod/tmp/pause.pid"):

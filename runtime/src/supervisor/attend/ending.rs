@@ -58,8 +58,9 @@ impl Supervisor<'_> {
         let reply = Reply::Ending {
             why: why.to_string(),
         };
-        self.peers.retain(|peer| peer.attached || peer.awaits_end);
-        for peer in self.peers.iter().filter(|peer| peer.attached) {
+        self.peers
+            .retain(|peer| peer.session.is_some() || peer.awaits_end);
+        for peer in self.peers.iter().filter(|peer| peer.session.is_some()) {
             let _ = peer.connection.send(&reply, &[]);
         }
     }

@@ -110,6 +110,8 @@ pub struct Life {
     terms: Terms,
     born: Instant,
     sessions: usize,
+    /// How many there were, ever.
+    ever: u64,
     /// Since when nobody is there; meaningless while somebody is.
     empty_since: Instant,
     ordered: Option<Reason>,
@@ -125,16 +127,19 @@ impl Life {
             terms,
             born: now,
             sessions: 0,
+            ever: 0,
             empty_since: now,
             ordered: None,
             again: None,
         }
     }
 
-    /// A session is attached.
-    pub fn joined(&mut self) {
+    /// A session is attached: which number it is among all there were.
+    pub fn joined(&mut self) -> u64 {
         self.sessions += 1;
+        self.ever += 1;
         self.again = None;
+        self.ever
     }
 
     /// A session has gone.
@@ -359,7 +364,9 @@ mod tests {
             let mut stopped = false;
             for event in events {
                 match event {
-                    Event::Joined => life.joined(),
+                    Event::Joined => {
+                        life.joined();
+                    }
                     Event::Left => if life.sessions() > 0 { life.left(now); last_seen = now },
                     Event::Disturbed => life.disturbed(now),
                     Event::Stopped => { life.order(Reason::Stopped { now: false }); stopped = true },

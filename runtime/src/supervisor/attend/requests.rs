@@ -28,6 +28,7 @@ pub fn answer(
         }
         Request::Bye => {
             peer.child = None;
+            peer.done = true;
             true
         }
         Request::Agent { path, pid } => {
@@ -45,17 +46,23 @@ pub fn answer(
 
 /// Attaches the connection and shows it the way in.
 pub fn admit(peer: &mut Peer, state: &mut State<'_>) -> bool {
-    if !peer.attached {
-        peer.attached = true;
-        state.life.joined();
+    let came = peer.session.is_none();
+    if came {
+        peer.session = Some(state.life.joined());
     }
     let reply = Reply::Attached(Box::new(PodInfo {
         comes_up: state.board.borrow().comes_up(),
         ..state.info.clone()
     }));
-    peer.connection
-        .send(&reply, &[state.init.as_fd(), state.filter.as_fd()])
-        .is_ok()
+    let sent = peer
+        .connection
+        .send(&reply, &[state.init.as_fd(), state.filter.as_fd()]);
+    if let Some(number) = peer.session.filter(|_| came) {
+        let there = state.life.sessions();
+        let line = format_args!("session {number} came; {there} there");
+        state.log.line(line);
+    }
+    sent.is_ok()
 }
 
 /// Shows an agent inside, as long as the connection lasts.

@@ -18,10 +18,13 @@ use crate::process::pid_of;
 pub struct Peer {
     /// The socket.
     pub connection: Connection,
-    /// It is counted: the pod does not end for want of sessions while it is open.
-    pub attached: bool,
+    /// Its number among the pod's sessions, if it is one: the pod does not end for
+    /// want of sessions while it is open.
+    pub session: Option<u64>,
     /// What it runs, until it says that this has ended.
     pub child: Option<OwnedFd>,
+    /// It said that all is done.
+    pub done: bool,
     /// The socket of its agent.
     pub agent: Option<String>,
     /// It asked for the pod's end and waits for it.
@@ -32,8 +35,9 @@ impl Peer {
     pub fn new(connection: Connection) -> Self {
         Self {
             connection,
-            attached: false,
+            session: None,
             child: None,
+            done: false,
             agent: None,
             awaits_end: false,
         }
@@ -58,8 +62,15 @@ impl Peer {
         if let Some(agent) = &self.agent {
             state.agents.hide(agent);
         }
-        if self.attached {
+        if let Some(number) = self.session {
             state.life.left(Instant::now());
+            let how = match self.done {
+                true => "ended",
+                false => "was cut off",
+            };
+            let left = state.life.sessions();
+            let line = format_args!("session {number} {how}; {left} there");
+            state.log.line(line);
         }
     }
 }
