@@ -13,7 +13,7 @@ from host import PROGRAM, image
 # A client that has not ended by then hangs.
 LIMIT = 150
 
-KINDS = ["login", "login", "login", "slow", "terminal", "upload", "download", "sftp", "pull"]
+KINDS = ["login", "login", "login", "slow", "terminal", "upload", "download", "sftp", "service", "pull"]
 
 
 class Clients:
@@ -74,14 +74,14 @@ class Clients:
         if "podspawn: " in line and done.returncode in (125, 126, 127):
             return "refused", line
         # The program's own word, where it may not have what it needs.
-        if any(why in said for why in ("can't fork", "Too many open files", "No space left")):
+        if any(why in said for why in ("can't fork", "Too many open files", "No space left", "wget: ")):
             return "failed inside", said
         if done.returncode == 1 and ("onnection" in said or "lost" in said):
             return "cut off", ""
         return "UNCLEAR", detail
 
-    def ssh(self, noise, command, want, data=b"", options=()):
-        pod = f"p{noise.randrange(self.pods)}"
+    def ssh(self, noise, command, want, data=b"", options=(), pod=None):
+        pod = pod or f"p{noise.randrange(self.pods)}"
         argv = self.host.ssh("-o", f"SetEnv=PODSPAWN_PROJECT={pod}", *options)
         return self.run([*argv, command], want, data)
 
@@ -94,6 +94,11 @@ class Clients:
 
     def terminal(self, noise, token):
         return self.ssh(noise, f"echo {token}", lambda out: out == f"{token}\r\n".encode(), options=["-tt"])
+
+    def service(self, noise, token):
+        # Connection refused while it is started again: wget says so.
+        fetch = f"wget -q -T 5 -O - http://web:8000/page; s=$?; echo {token}; exit $s"
+        return self.ssh(noise, fetch, lambda out: out == f"page\n{token}\n".encode(), pod="p0")
 
     def upload(self, noise, token):
         data = noise.randbytes(noise.randrange(1 << 21))

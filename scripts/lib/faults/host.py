@@ -27,13 +27,20 @@ class Host:
         self.run = self.dir / "run"
         for path in (self.data, self.run, self.dir / "sshd"):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.environment = {"XDG_DATA_HOME": str(self.data), "XDG_RUNTIME_DIR": str(self.run)}
+        self.environment = {"XDG_DATA_HOME": str(self.data), "XDG_RUNTIME_DIR": str(self.run),
+                            "XDG_CONFIG_HOME": str(self.dir / "config")}
         self.config = self.dir / "config.yaml"
         self.config.write_text(f"defaults: {{image: {image('busybox')}}}\n{config}")
         self.more = dict(environment)
         self.limits = list(limits)
         self.daemon = None
         self.start_sshd()
+
+    def podfile(self, pod, text):
+        """The user's own, for pods of this name."""
+        own = self.dir / "config/podspawn/podfiles"
+        own.mkdir(parents=True, exist_ok=True)
+        (own / f"{pod}.yaml").write_text(text)
 
     def start_sshd(self):
         sshd = self.dir / "sshd"

@@ -17,6 +17,8 @@ SEED = os.environ["SEED"]
 KILLS = int(os.environ["KILLS"])
 CLIENTS = int(os.environ["CLIENTS"])
 OUT = pathlib.Path(sys.argv[2])
+# In the command of what a service runs.
+SERVICE = "podspawn-service"
 CONFIG = "session: {grace_period: 2s}\nresources: {max_per_user: 0}\n"
 
 
@@ -85,8 +87,12 @@ def role(process, daemon, own):
     """Which part of podspawn a process is; None for what is not to be killed."""
     if process.comm in ("pasta", "pasta.avx2", "slirp4netns"):
         return "egress"
+    if process.comm == "podspawn-egress":
+        return "keeper"
     if process.comm == "podspawn-pod":
         return "supervisor"
+    if SERVICE in process.command:
+        return "service"
     if process.comm.startswith("sshd"):
         return "sshd child" if process.pid != daemon and descends_from(process.pid, daemon) else None
     if process.comm != "podspawn":
@@ -116,6 +122,13 @@ def kills():
     verdict, noise = Verdict(), random.Random(SEED)
     host = Host(OUT, CONFIG)
     host.podspawn("pull", image("busybox"))
+    host.podfile("p0", f"""\
+services:
+  - name: web
+    image: {image('busybox')}
+    ports: [8000]
+    command: [sh, -c, 'echo page >/tmp/page; exec httpd -f -p 8000 -h /tmp -r {SERVICE}']
+""")
     own = (os.readlink("/proc/self/ns/user"), os.readlink("/proc/self/ns/mnt"))
     clients = Clients(host, CLIENTS, SEED)
     clients.start()
