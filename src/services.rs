@@ -140,7 +140,8 @@ pub fn wait(paths: &PodPaths, info: &PodInfo, action: &Action, told: bool) -> Re
     Ok(())
 }
 
-fn status(paths: &PodPaths) -> Option<PodStatus> {
+/// What the pod's supervisor says of it; `None` if it says nothing.
+pub fn status(paths: &PodPaths) -> Option<PodStatus> {
     match pod::look_at(std::slice::from_ref(paths)).pop() {
         Some(Condition::Alive(alive)) => Some(alive.status),
         _ => None,

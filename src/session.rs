@@ -6,6 +6,7 @@
 //! which may have as many as it likes.
 
 use std::ffi::{OsStr, OsString};
+use std::hash::{BuildHasher, RandomState};
 use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -89,6 +90,16 @@ pub fn here(pod: PodName, action: Action) -> Wanted {
         terminal: std::io::stdin().is_terminal() && std::io::stdout().is_terminal(),
         forwarded: Forwarded::default(),
     }
+}
+
+/// The name of a pod that nobody comes back to, which no other pod has: `KIND-…`.
+///
+/// # Errors
+///
+/// When `kind` is not the beginning of a name.
+pub fn throw_away(kind: &str) -> Result<PodName, Failure> {
+    let noise = RandomState::new().hash_one(std::process::id());
+    Ok(format!("{kind}-{noise:016x}").parse()?)
 }
 
 /// Runs the session.
@@ -182,7 +193,8 @@ fn there(run: &Path, pod: &PodName) -> Result<Attached, Failure> {
     attach(&paths)?.ok_or_else(|| Failure::new(cannot_start(pod)))
 }
 
-fn session_of(wanted: Wanted, shells: Vec<PathBuf>, terminfo: usize) -> Session {
+/// The session of what is wanted, with the shells and terminfo of [`spec::means`].
+pub fn session_of(wanted: Wanted, shells: Vec<PathBuf>, terminfo: usize) -> Session {
     Session {
         action: wanted.action,
         env: wanted.env,
@@ -264,7 +276,12 @@ pub fn enter(
     })
 }
 
-fn paths(place: &Place, pod: PodName) -> Result<PodPaths, Failure> {
+/// The places of one of the user's pods.
+///
+/// # Errors
+///
+/// When the run directory cannot be used.
+pub fn paths(place: &Place, pod: PodName) -> Result<PodPaths, Failure> {
     Ok(PodPaths::new(&run_dir(place)?, &place.root, pod))
 }
 

@@ -54,10 +54,6 @@ pub fn of(
 ) -> Result<PodSpec, Failure> {
     let Place { account, root, .. } = place;
     let Project { config, podfile } = project;
-    let (shells, terminfo) = means(config);
-    // A pod for one command keeps nothing.
-    let keeps = mode.is_none();
-    let mode = mode.unwrap_or(config.mode);
     let map = namespace::map_of(account)?;
     if std::io::stderr().is_terminal() {
         namespace::note(&map, account);
@@ -72,9 +68,34 @@ pub fn of(
         services.push(services::spec(service, image, check, root, user, pod));
     }
     Ok(PodSpec {
+        services,
+        ..of_image(place, project, mode, paths, map, dev)?
+    })
+}
+
+/// The same of an image that is there, without services.
+///
+/// # Errors
+///
+/// When the guest cannot be written, or the home is not the user's.
+pub fn of_image(
+    place: &Place,
+    project: &Project,
+    mode: Option<Mode>,
+    paths: &PodPaths,
+    map: IdMap,
+    image: PodImage,
+) -> Result<PodSpec, Failure> {
+    let Place { account, root, .. } = place;
+    let Project { config, podfile } = project;
+    let (shells, terminfo) = means(config);
+    // A pod for one command keeps nothing.
+    let keeps = mode.is_none();
+    let mode = mode.unwrap_or(config.mode);
+    Ok(PodSpec {
         paths: paths.clone(),
         map,
-        image: dev,
+        image,
         guest: guest::install(root)?,
         terminfo,
         login: Login {
@@ -82,7 +103,7 @@ pub fn of(
             uid: account.uid,
             gid: account.gid,
         },
-        services,
+        services: Vec::new(),
         env: Podfile::expanded(&podfile.env, &account.name, paths.name.as_str()),
         workspace: podfile.workspace.clone(),
         network: match config.network {

@@ -3,13 +3,15 @@
 //! Runs as root for the host, and then once more as each user whom it concerns;
 //! or as a user, for what a user can see.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use podspawn_runtime::pod::PodName;
 use serde_json::Value;
 
 use super::{Place, namespace};
-use crate::doctor::{Finding, State, cgroup, facts, host, user};
+use crate::doctor::{Finding, State, cgroup, facts, host, pod, user};
 use crate::exit::{Exit, Failure};
 use crate::output::progress::Format;
 use crate::output::{self, text};
@@ -34,6 +36,12 @@ pub struct Args {
     /// Try to get into a cgroup with limits, and end
     #[arg(long, hide = true)]
     try_cgroup: bool,
+    /// Try to make a pod, and end
+    #[arg(long, hide = true)]
+    try_pod: bool,
+    /// Make the pod of this name, run something in it, and end
+    #[arg(long, hide = true, value_name = "POD")]
+    in_pod: Option<PodName>,
 }
 
 /// Looks, and says what was found. Status 1 if something promised does not hold.
@@ -48,6 +56,14 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     if args.try_cgroup {
         let place = Place::of_process(None, named)?;
         return cgroup::ask(&place).map(|()| Exit::Success);
+    }
+    if args.try_pod {
+        let place = Place::of_process(None, named)?;
+        return pod::try_one(&place, facts::podspawn(named)).map(|()| Exit::Success);
+    }
+    if let Some(name) = &args.in_pod {
+        let place = Place::of_process(None, named)?;
+        return pod::go_in(&place, name.clone()).map(|()| Exit::Success);
     }
     let root = rustix::process::geteuid().is_root();
     let mut findings: Vec<Value> = Vec::new();
@@ -64,9 +80,18 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
             findings.extend(as_user(&user, named)?);
         }
     } else {
-        let place = Place::of_process(args.user.as_deref(), named)?;
-        let own = user::findings(&facts::UserFacts::gather(&place, named));
-        findings.extend(own.iter().map(|f| f.json(Some(&place.account.name))));
+        match Place::of_process(args.user.as_deref(), named) {
+            Ok(place) => {
+                let own = user::findings(&facts::UserFacts::gather(&place, named));
+                findings.extend(own.iter().map(|f| f.json(Some(&place.account.name))));
+            }
+            Err(failure) if args.own => return Err(failure),
+            // What is so of the host is worth knowing all the same.
+            Err(failure) => {
+                let fix = "correct that, and look again";
+                findings.push(no_view(failure.line(), fix.into()).json(None));
+            }
+        }
     }
     output::answer(&match args.format {
         Format::Json => format!("{:#}\n", Value::Array(findings.clone())),
@@ -104,14 +129,15 @@ fn as_user(user: &ContainerUser, named: Option<&Path>) -> Result<Vec<Value>, Fai
     serde_json::from_slice(&done.stdout).or_else(|_| {
         let said = String::from_utf8_lossy(&done.stderr);
         let line = said.lines().next().unwrap_or("no reason given").to_owned();
-        let finding = Finding::broken(
-            "the user's own view",
-            line,
-            "the user cannot run podspawn",
-            format!("see it as that user: setpriv --reuid={0} --regid={1} --init-groups --reset-env podspawn doctor", user.uid, user.gid),
-        );
-        Ok(vec![finding.json(Some(&user.name))])
+        let fix = format!("see it as that user: setpriv --reuid={0} --regid={1} --init-groups --reset-env podspawn doctor", user.uid, user.gid);
+        Ok(vec![no_view(&line, fix).json(Some(&user.name))])
     })
+}
+
+/// There is nothing that podspawn could do for the user.
+fn no_view(why: &str, fix: String) -> Finding {
+    let (what, costs) = ("the user's own view", "the user cannot run podspawn");
+    Finding::broken(what, why, costs, fix)
 }
 
 /// A finding for people: a line, and what to do about it below.
@@ -144,7 +170,12 @@ fn try_overlay(root: &Path) -> Result<(), Failure> {
     let map = namespace::map_of(&account)?;
     let dir = root.join(format!("doctor.{}", std::process::id()));
     let io = |e: std::io::Error| Failure::new(format!("{}: {e}", dir.display()));
-    std::fs::create_dir_all(&dir).map_err(io)?;
+    // As a store is made, should there be none.
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(&dir)
+        .map_err(io)?;
     let tried = podspawn_runtime::idmap::enter(&map)
         .map_err(Failure::from)
         .and_then(|()| Ok(podspawn_runtime::probe::overlay(&dir)?));

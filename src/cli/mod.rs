@@ -208,7 +208,8 @@ enum Verb {
     /// Look whether this host can do what podspawn promises
     ///
     /// For each precondition what was found, what it costs and what to do. As root,
-    /// of the host and of every container user; else of what a user can see. Exit
+    /// of the host and of every container user; else of what a user can see. For each
+    /// user a pod is made as for a login, without an image, and is gone again. Exit
     /// status 1 if something promised does not hold.
     Doctor(doctor::Args),
     /// See that the user's pod is up (for the session module of sshd)

@@ -1,16 +1,15 @@
 //! `podspawn run`: a program in a pod of its own, which ends with it.
 
 use std::ffi::OsString;
-use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 
 use podspawn_images::reference::Reference;
-use podspawn_runtime::pod::{Mode, PodName};
+use podspawn_runtime::pod::Mode;
 use podspawn_runtime::session::{self, Action};
 
 use super::Place;
 use crate::exit::{Exit, Failure};
-use crate::session::{Wanted, here};
+use crate::session::{Wanted, here, throw_away};
 
 /// Arguments of `podspawn run`.
 #[derive(Debug, clap::Args)]
@@ -45,13 +44,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
         Wanted {
             create: true,
             mode: Some(Mode::DestroyOnDisconnect),
-            ..here(throw_away()?, action)
+            ..here(throw_away("run")?, action)
         },
     )
-}
-
-/// A name that no other pod has.
-fn throw_away() -> Result<PodName, Failure> {
-    let noise = RandomState::new().hash_one(std::process::id());
-    Ok(format!("run-{noise:016x}").parse()?)
 }

@@ -4,13 +4,12 @@
 //! throw-away pod of it by a real sshd. The user's own pods are left alone.
 
 use std::fmt::Write;
-use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 
 use podspawn_images::reference::Reference;
 use podspawn_runtime::idmap::{self, IdMap};
 use podspawn_runtime::look;
-use podspawn_runtime::pod::{PodName, PodPaths, RunDir, remove, stop};
+use podspawn_runtime::pod::{remove, stop};
 use serde_json::json;
 
 use super::{Place, namespace};
@@ -85,8 +84,8 @@ fn log_in(
     shell: bool,
     rsync: bool,
 ) -> Result<Vec<Finding>, Failure> {
-    let noise = RandomState::new().hash_one(std::process::id());
-    let pod: PodName = format!("verify-{noise:016x}").parse()?;
+    let paths = crate::session::paths(place, crate::session::throw_away("verify")?)?;
+    let pod = &paths.name;
     // sshd and ssh split settings at blanks; nothing in this name needs quoting.
     let dir = tempfile::Builder::new()
         .prefix("podspawn-verify-")
@@ -106,8 +105,6 @@ fn log_in(
         user: &place.account.name,
     };
     let attempts = live::attempts(&login, shell, rsync);
-    let run = RunDir::of_user(place.directories.runtime.as_deref(), place.account.uid)?;
-    let paths = PodPaths::new(&run, &place.root, pod);
     stop(&paths, true)?;
     // Files of pods belong to ids of the user's namespace.
     idmap::enter(map)?;

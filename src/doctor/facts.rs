@@ -1,6 +1,7 @@
 //! Gathering what `doctor` judges: files, sysctls, programs, and sshd's own answers.
 //!
-//! Nothing is changed but a trial directory in the user's store, which is removed.
+//! Nothing is changed but for a trial directory in the user's store and a trial pod, which are
+//! removed.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -10,7 +11,7 @@ use std::process::{Command, Stdio};
 use podspawn_runtime::cgroup::Given;
 use podspawn_runtime::idmap::Allotment;
 
-use super::{cgroup, store};
+use super::{cgroup, pod, store};
 use crate::cli::Place;
 use crate::config::{self, WithoutEffect};
 use crate::exit::chain;
@@ -212,6 +213,8 @@ pub struct UserFacts {
     pub lingers: Option<bool>,
     /// The limits that a process of theirs got, and by what.
     pub limits: Option<Result<Given, String>>,
+    /// Whether a pod could be made; `None`: what it needs is known not to be there.
+    pub pod: Option<pod::Tried>,
     /// What there is to say of their store.
     pub health: Option<store::Health>,
 }
@@ -231,12 +234,17 @@ impl UserFacts {
             .read(true)
             .write(true)
             .open("/dev/net/tun");
+        let run = run.map(|run| run.path().to_owned()).map_err(|e| chain(&e));
+        let overlay = try_overlay(&place.root);
+        // Not to say the same thing twice.
+        let pod = (run.is_ok() && overlay.is_ok()).then(|| pod::tried(|| podspawn(named)));
         Self {
             name: account.name.clone(),
             subids,
-            overlay: Some(try_overlay(&place.root)),
+            overlay: Some(overlay),
             store: place.root.clone(),
-            run: Some(run.map(|run| run.path().to_owned()).map_err(|e| chain(&e))),
+            run: Some(run),
+            pod,
             tun: tun.is_ok(),
             lingers: Path::new("/run/systemd/system").is_dir().then(|| {
                 Path::new("/var/lib/systemd/linger")
@@ -250,7 +258,7 @@ impl UserFacts {
 }
 
 /// This program once more, for what a process has to try that ends then.
-fn podspawn(named: Option<&Path>) -> Command {
+pub fn podspawn(named: Option<&Path>) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.stdin(Stdio::null());
     if let Some(named) = named {

@@ -8,6 +8,7 @@
 pub mod cgroup;
 pub mod facts;
 pub mod host;
+pub mod pod;
 pub mod store;
 pub mod user;
 

@@ -1,7 +1,7 @@
 //! What the facts about one user mean. Pure.
 
 use super::facts::UserFacts;
-use super::{Finding, cgroup, store};
+use super::{Finding, cgroup, pod, store};
 
 /// What images expect to have.
 const ENOUGH: u64 = 65_536;
@@ -21,6 +21,7 @@ pub fn findings(facts: &UserFacts) -> Vec<Finding> {
         ));
     }
     found.extend(facts.lingers.map(|lingers| lingering(&facts.name, lingers)));
+    found.extend(facts.pod.iter().flat_map(pod::findings));
     let limits = facts.limits.as_ref();
     found.extend(limits.map(|tried| cgroup::finding(tried, &facts.name, facts.lingers)));
     let health = facts.health.as_ref();
@@ -102,6 +103,7 @@ mod tests {
             store: "/home/alice/.local/share/podspawn".into(),
             run: Some(Ok("/run/user/1000/podspawn".into())),
             tun: true,
+            pod: Some(Ok("pasta".into())),
             lingers: Some(true),
             limits: Some(Ok(Given {
                 membership: Some(Membership::Directory("/sys/fs/cgroup/x".into())),
@@ -144,6 +146,8 @@ mod tests {
             [("run directory", Broken)]
         );
         assert_eq!(with(|f| f.tun = false), [("tun", Broken)]);
+        assert_eq!(with(|f| f.pod = Some(Err("x".into()))), [("pod", Broken)]);
+        assert_eq!(with(|f| f.pod = None), []);
         assert_eq!(with(|f| f.lingers = Some(false)), [("lingering", Broken)]);
         assert_eq!(with(|f| f.lingers = None), []);
         assert_eq!(

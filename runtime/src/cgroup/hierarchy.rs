@@ -70,18 +70,8 @@ pub fn enter(dir: &Path, pid: Pid) -> io::Result<()> {
 /// Makes a cgroup with these limits below the highest one above this process that
 /// the user may write to, and moves `pid` there.
 pub fn directory(name: &str, pid: Pid, limits: &Limits) -> Result<Given, String> {
-    let none = || "no cgroup above this session may be written to".to_owned();
-    let hierarchy = Hierarchy::of_host().ok_or("this host has no cgroup version 2")?;
-    let own = hierarchy
-        .cgroup_of(rustix::process::getpid())
-        .ok_or_else(none)?;
-    let base = own
-        .ancestors()
-        .take_while(|dir| dir.starts_with(&hierarchy.mount))
-        .filter(|dir| is_writable(dir))
-        .last()
-        .ok_or_else(none)?;
-    sweep(base);
+    let base = base()?;
+    sweep(&base);
     let dir = base.join(format!("{PREFIX}{name}-{}", pid.as_raw_nonzero()));
     let failed = |e: io::Error| format!("cannot make the cgroup {}: {e}", dir.display());
     fs::create_dir(&dir).map_err(failed)?;
@@ -111,6 +101,32 @@ pub fn directory(name: &str, pid: Pid, limits: &Limits) -> Result<Given, String>
 }
 
 const PREFIX: &str = "podspawn-";
+
+/// The highest cgroup above this process that the user may write to.
+fn base() -> Result<PathBuf, String> {
+    let none = || "no cgroup above this session may be written to".to_owned();
+    let hierarchy = Hierarchy::of_host().ok_or("this host has no cgroup version 2")?;
+    let own = hierarchy
+        .cgroup_of(rustix::process::getpid())
+        .ok_or_else(none)?;
+    own.ancestors()
+        .take_while(|dir| dir.starts_with(&hierarchy.mount))
+        .filter(|dir| is_writable(dir))
+        .last()
+        .map(Path::to_path_buf)
+        .ok_or_else(none)
+}
+
+/// Removes what ended pods left, and says whether there is nothing of the pod `name`.
+pub fn is_gone(name: &str) -> bool {
+    let Ok(base) = base() else {
+        return true;
+    };
+    sweep(&base);
+    let own = format!("{PREFIX}{name}-");
+    let mut left = fs::read_dir(base).into_iter().flatten().flatten();
+    !left.any(|entry| entry.file_name().to_string_lossy().starts_with(&own))
+}
 
 /// Only its owner may make cgroups in it; root of the host would own the whole tree.
 fn is_writable(dir: &Path) -> bool {

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{CgroupLimits, Limits};
 use hierarchy::Hierarchy;
+pub use hierarchy::is_gone;
 
 /// How to get into a pod's cgroup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

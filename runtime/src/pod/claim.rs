@@ -102,6 +102,18 @@ pub fn claim(paths: &PodPaths, most: u64) -> Result<Claim, ClaimError> {
     Ok(Claim { _lock: lock })
 }
 
+/// Forgets that there was a pod of this name, unless there is one.
+pub(super) fn forget(paths: &PodPaths) {
+    let dir = paths.claims();
+    let Ok(Some(_alone)) = Lock::take(&dir.join(".lock"), LockMode::Exclusive) else {
+        return;
+    };
+    let own = dir.join(paths.name.as_str());
+    if own.exists() && matches!(Lock::take(&own, LockMode::TryExclusive), Ok(Some(_))) {
+        let _ = fs::remove_file(own);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +141,19 @@ mod tests {
         drop(a);
         assert!(claim(&at("c"), 2).is_err(), "d counts");
         claim(&at("c"), 3).unwrap();
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_alive() {
+        let dir = tempfile::tempdir().unwrap();
+        let a = places(dir.path(), "a");
+        forget(&a);
+        let alive = claim(&a, 0).unwrap();
+        forget(&a);
+        assert!(a.claims().join("a").exists());
+        drop(alive);
+        forget(&a);
+        assert!(!a.claims().join("a").exists());
     }
 
     /// Locks of one process' descriptors exclude each other as those of several do.

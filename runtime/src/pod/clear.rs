@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, unlinkat};
 
 use super::ask::somebody_listens;
+use super::claim::forget;
 use super::find::enter_run;
 use super::{FindError, Lock, LockMode, PathsError, PodPaths};
 use crate::supervisor::storage;
@@ -133,6 +134,7 @@ impl<'a> Dead<'a> {
     /// a new one.
     fn remove_run(&self) -> Result<(), ClearError> {
         let _ = std::fs::remove_dir(self.paths.storage());
+        forget(self.paths);
         let dir = self.paths.run();
         let failed = |e: rustix::io::Errno| ClearError::Remove {
             path: dir.to_owned(),

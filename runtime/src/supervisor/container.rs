@@ -91,9 +91,8 @@ pub fn launch(
     }
     spec.save(bundle.join("config.json"))?;
 
-    // The sources of libcontainer's errors end before the reason, which only Debug shows.
     let failed = |e: &LibcontainerError| {
-        ContainerError::Create(format!("{} ({e:?})", crate::error::chain(e)))
+        ContainerError::Create(with_reason(crate::error::chain(e), &format!("{e:?}")))
     };
     // Closed by the exec of the guest: until then the process still is
     // podspawn, which must not be entered.
@@ -121,7 +120,29 @@ pub fn launch(
         .and_then(|p| Pid::from_raw(p.as_raw()))
         .ok_or_else(init)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|_| init())?;
+    // One that could not be executed has given up its memory before the pipe, its arguments too.
+    let line = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()))?;
+    if line.is_empty() {
+        return Err(init());
+    }
     Ok(DevContainer { pid, pidfd })
+}
+
+/// The sources of libcontainer's errors may end before the reason, which then only Debug shows:
+/// that follows, unless it has no word that was not said.
+fn with_reason(said: String, debug: &str) -> String {
+    let is_new = |text: &str| !text.trim().is_empty() && !said.contains(text.trim());
+    // What is in quotes is somebody's text; beside it stand names of types, and of errors.
+    let in_quotes = debug.split('"').skip(1).step_by(2).any(is_new);
+    let errors = debug
+        .split('"')
+        .step_by(2)
+        .flat_map(|part| part.split(|c: char| !c.is_ascii_alphanumeric()))
+        .any(|word| word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase()));
+    match in_quotes || errors {
+        true => format!("{said} ({debug})"),
+        false => said,
+    }
 }
 
 fn strings<const N: usize>(items: [&str; N]) -> Vec<String> {
@@ -341,4 +362,22 @@ fn runtime_spec(
         .mounts(mounts(spec, scratch, home)?)
         .linux(linux)
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_given_once() {
+        let said = "failed to create container: exec process failed: no rootfs";
+        let same = r#"CreateContainerError(MainProcess(Channel(ExecError("no rootfs"))), None)"#;
+        assert_eq!(with_reason(said.into(), same), said);
+        for more in [
+            r#"CreateContainerError(ExecError("no rootfs: EPERM"))"#,
+            "Syscall(Nix(EPERM))",
+        ] {
+            assert_eq!(with_reason(said.into(), more), format!("{said} ({more})"));
+        }
+    }
 }
