@@ -4,8 +4,7 @@
 //! Whatever must not be reached has somebody listening there, so that an answer is seen.
 
 use std::fs;
-use std::io::Write;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +13,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::support::decoys::{Decoys, link_local};
 use crate::support::host::Host;
 use crate::support::process::{self, Process};
 use crate::support::{setup, wait_for};
@@ -134,61 +134,6 @@ fn a_name_server_on_the_host_answers_and_nothing_else_does() {
     decoys.were_not_reached();
 }
 
-/// Listeners of the host's, each of which says "decoy".
-struct Decoys {
-    reached: Arc<Mutex<Vec<String>>>,
-}
-
-impl Decoys {
-    fn on(port: u16, addresses: &[&str]) -> Self {
-        let reached = Arc::new(Mutex::new(Vec::new()));
-        for address in addresses {
-            let at = SocketAddr::new(address.parse::<IpAddr>().unwrap(), port);
-            let listener = TcpListener::bind(at).unwrap();
-            let (seen, name) = (reached.clone(), format!("TCP {address}"));
-            std::thread::spawn(move || {
-                while let Ok((mut client, _)) = listener.accept() {
-                    seen.lock().unwrap().push(name.clone());
-                    let _ = client.write_all(b"decoy\n");
-                }
-            });
-            let socket = UdpSocket::bind(at).unwrap();
-            let (seen, name) = (reached.clone(), format!("UDP {address}"));
-            std::thread::spawn(move || {
-                let mut buffer = [0; 512];
-                while let Ok((_, from)) = socket.recv_from(&mut buffer) {
-                    seen.lock().unwrap().push(name.clone());
-                    let _ = socket.send_to(b"decoy\n", from);
-                }
-            });
-        }
-        // A decoy that does not work would prove nothing.
-        let first = SocketAddr::new(addresses[0].parse().unwrap(), port);
-        let mut said = String::new();
-        let mut client = std::net::TcpStream::connect(first).unwrap();
-        std::io::Read::read_to_string(&mut client, &mut said).unwrap();
-        assert_eq!(said, "decoy\n");
-        reached.lock().unwrap().clear();
-        Self { reached }
-    }
-
-    #[track_caller]
-    fn were_not_reached(&self) {
-        // A datagram has no answer to wait for.
-        std::thread::sleep(Duration::from_millis(300));
-        let reached = self.reached.lock().unwrap();
-        assert!(reached.is_empty(), "reached from a pod: {reached:?}");
-    }
-}
-
-/// The host's link-local address.
-fn link_local() -> String {
-    let text = fs::read_to_string("/proc/net/if_inet6").unwrap();
-    let line = text.lines().find(|line| line.starts_with("fe80")).unwrap();
-    let groups: Vec<&str> = (0..8).map(|n| &line[4 * n..4 * n + 4]).collect();
-    groups.join(":")
-}
-
 fn the_host_is_closed() {
     let host = host();
     let decoys = Decoys::on(7200, &["::"]);
@@ -251,10 +196,23 @@ fn a_neighbours_pod_is_out_of_reach() {
         }
     }
     script.push_str(&attempt("ABSTRACT-CONNECT:podspawn-neighbour"));
+    // Where the neighbour has services, and this pod nothing at all.
+    for (bridge, service) in [
+        ("4:10.213.0.1", "4:10.213.0.2"),
+        ("6:[fd70:6f64:0:100::1]", "6:[fd70:6f64:0:100::2]"),
+    ] {
+        for kind in ["TCP", "UDP"] {
+            script.push_str(&attempt(&format!("{kind}{bridge}:7100")));
+        }
+        script.push_str(&attempt(&format!("TCP{service}:6379")));
+    }
     script.push_str("wait\n");
     let heard = host.ssh("sh -s").input(script).run();
     assert_eq!(heard.code, Some(0), "{heard}");
     assert!(!heard.text().contains("neighbour\n"), "{heard}");
+    for network in ["10.213.", "fd70:"] {
+        assert!(!heard.text().contains(network), "{heard}");
+    }
     // The gateway does answer, for the world that it leads to: the attempts were real.
     assert_eq!(
         reach(&host, "TCP4:198.51.100.1:7000"),

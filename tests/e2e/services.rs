@@ -9,7 +9,10 @@ use std::time::Duration;
 use podspawn_images::digest::Digest;
 use serde_json::{Value, json};
 
+use crate::support::client::local;
+use crate::support::decoys::{Decoys, link_local};
 use crate::support::host::Host;
+use crate::support::net::PONG;
 use crate::support::process::{self, Process};
 use crate::support::terminal::Terminal;
 use crate::support::{setup, wait_for};
@@ -18,6 +21,8 @@ use crate::tests;
 tests![
     psql_reaches_postgres_by_name_and_its_data_outlive_the_pod,
     services_reach_each_other_and_the_world_outside,
+    services_have_ipv6_too,
+    services_do_not_reach_the_host,
     a_service_that_dies_is_started_again,
     a_service_that_does_not_start_is_named_with_its_last_words,
     an_images_health_check_tells_that_it_is_ready,
@@ -27,13 +32,15 @@ tests![
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-const POSTGRES: &str = "  - name: db
+/// A PostgreSQL server, called db.
+pub const POSTGRES: &str = "  - name: db
     image: podspawn-test/postgres
     ports: [5432]
     volumes: ['pgdata:/var/lib/postgresql/data']
     ready: psql -h 127.0.0.1 -U postgres -c 'select 1'
 ";
-const REDIS: &str = "  - name: cache
+/// A Redis server, called cache.
+pub const REDIS: &str = "  - name: cache
     image: podspawn-test/redis
     ports: [6379]
 ";
@@ -78,7 +85,12 @@ fn services_reach_each_other_and_the_world_outside() {
     let asking = "  - name: asking
     image: podspawn-test/postgres
     command: [sleep infinity]
-    ready: psql -h db -U postgres -c 'select 1' && echo x | socat -t 2 - TCP4:203.0.113.9:7000 | grep -q 'outside sees 198.51.100.2'
+    ready: |
+      set -e
+      psql -h db -U postgres -c 'select 1'
+      psql -h $(getent ahostsv6 db | cut -d' ' -f1 | grep -m1 ^fd70:) -U postgres -c 'select 1'
+      echo x | socat -t 2 - TCP4:203.0.113.9:7000 | grep -q 'outside sees 198.51.100.2'
+      echo x | socat -t 2 - 'TCP6:[2001:db8:9::9]:7000' | grep -q 'outside sees 2001:db8:51::2'
 ";
     // The image's entry point is a server; a shell in its place runs the command.
     let asking = asking.replace("command: [sleep infinity]", "env: {PGDATA: /tmp/own}");
@@ -93,6 +105,101 @@ fn services_reach_each_other_and_the_world_outside() {
         "0",
         "the dev container sees a service's files"
     );
+}
+
+fn services_have_ipv6_too() {
+    let host = host(REDIS);
+    let found = host
+        .ssh("getent ahostsv4 cache | head -1; getent ahostsv6 cache | head -1")
+        .limit(120)
+        .run()
+        .line();
+    let addresses: Vec<&str> = found
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert_eq!(addresses, ["10.213.0.2", "fd70:6f64:0:100::2"]);
+    for way in [
+        "TCP4:cache",
+        "TCP6:cache",
+        "TCP4:10.213.0.2",
+        "TCP6:[fd70:6f64:0:100::2]",
+    ] {
+        let line = format!("printf 'PING\\r\\nQUIT\\r\\n' | socat -t 20 - '{way}:6379'");
+        assert_eq!(host.ssh(line).run().text(), PONG, "{way}");
+    }
+}
+
+/// Asks everybody, over TCP and UDP, with and without the device by its name; prints who answered.
+const ASK: &str = r#"
+import socket, sys, threading
+def ask(address, port, kind, device):
+    try:
+        family, _, _, _, at = socket.getaddrinfo(address, port, type=kind)[0]
+        asking = socket.socket(family, kind)
+        asking.settimeout(3)
+        if device:
+            asking.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+        asking.connect(at)
+        asking.send(b"x\n")
+        print(address, asking.recv(64).decode().strip(), flush=True)
+    except OSError:
+        pass
+port, *addresses = sys.argv[1:]
+for address in addresses:
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        for device in (False, True):
+            threading.Thread(target=ask, args=(address, int(port), kind, device)).start()
+"#;
+
+/// Seen from the network of a service, which nothing but the pod's own forwards.
+fn services_do_not_reach_the_host() {
+    let host = host(REDIS);
+    // Holds the pod until its input ends.
+    let mut held = host.ssh("cat").spawn();
+    let redis = || running(&host, "redis-server *").first().map(|p| p.pid);
+    wait_for("redis runs", Duration::from_secs(120), || redis().is_some());
+    let pid = redis().unwrap().to_string();
+    let ask = |port: &str, addresses: &[&str]| {
+        let inside = [
+            "--preserve-credentials",
+            "--user",
+            "--net",
+            "--target",
+            &pid,
+        ];
+        let mut words = inside.to_vec();
+        words.extend(["python3", "-c", ASK, port]);
+        words.extend(addresses);
+        local("nsenter", words).line()
+    };
+    let decoys = Decoys::on(7203, &["::"]);
+    let on_link = format!("{}%eth0", link_local());
+    let addresses = [
+        "127.0.0.1",
+        "198.51.100.2",
+        "198.51.100.77",
+        "198.51.100.1",
+        "169.254.1.1",
+        "10.213.0.1",
+        "::1",
+        "2001:db8:51::2",
+        "2001:db8:51::1",
+        "fd70:6f64:0:100::1",
+        &on_link,
+    ];
+    assert_eq!(ask("7203", &addresses), "");
+    decoys.were_not_reached();
+    // The way out is there: by TCP and UDP, with the device and without.
+    let outside = ask("7000", &["203.0.113.9", "2001:db8:9::9"]);
+    for seen in [
+        "203.0.113.9 outside sees 198.51.100.2",
+        "2001:db8:9::9 outside sees 2001:db8:51::2",
+    ] {
+        assert_eq!(outside.matches(seen).count(), 4, "{outside}");
+    }
+    drop(held.stdin.take());
+    assert!(held.wait().unwrap().success());
 }
 
 /// The processes of this host's pods that `command` begins.

@@ -2,11 +2,13 @@
 //! a namespace of its own at the end of a veth pair.
 //!
 //! Runs in the supervisor. Addresses are fixed when the pod is created; nothing
-//! here changes afterwards, and all of it goes with the namespaces.
+//! here changes afterwards, and all of it goes with the namespaces. Everything is
+//! there for IPv4 and, where the kernel has it, for IPv6; the addresses mean
+//! nothing outside of the pod, which they leave masqueraded or not at all.
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,16 +22,12 @@ use netlink_packet_route::link::{
 use rustix::mount::mount_bind;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::TAP;
-use super::rtnl::{self, Rtnl};
+use super::rtnl::{self, Route, Rtnl};
+use super::{TAP, has_ipv6};
 use crate::sys;
 
 /// The device of the pod's side.
 const BRIDGE: &str = "services";
-
-/// Services have addresses in a /24 of this; the bridge has the first.
-const SUBNETS: u8 = 213;
-const PREFIX: u8 = 24;
 
 /// The most services that a pod may have.
 pub const MOST: usize = 32;
@@ -38,7 +36,8 @@ pub const MOST: usize = 32;
 pub struct Bridge {
     rtnl: Rtnl,
     index: u32,
-    subnet: u8,
+    subnet: Subnet,
+    ipv6: bool,
 }
 
 impl Bridge {
@@ -47,8 +46,8 @@ impl Bridge {
     /// # Errors
     ///
     /// The kernel's.
-    pub fn make(taken: &[std::net::IpAddr]) -> io::Result<Self> {
-        let subnet = free_subnet(taken);
+    pub fn make(taken: &[IpAddr]) -> io::Result<Self> {
+        let subnet = Subnet::free(taken);
         let mut rtnl = Rtnl::open()?;
         let mut link = LinkMessage::default();
         link.attributes = vec![
@@ -60,19 +59,29 @@ impl Bridge {
             NLM_F_CREATE | NLM_F_EXCL,
         )?;
         let index = rtnl::index_of(BRIDGE)?;
-        rtnl.add_address(index, address(subnet, 0).into(), PREFIX)?;
         rtnl.set_up(index)?;
+        let ipv6 = has_ipv6(BRIDGE);
+        for (address, prefix) in subnet.addresses(0, ipv6) {
+            rtnl.add_address(index, address, prefix)?;
+        }
         Ok(Self {
             rtnl,
             index,
             subnet,
+            ipv6,
         })
     }
 
-    /// The address of the `n`th service.
+    /// The address of the `n`th service that every kernel gives it.
     #[must_use]
     pub fn address_of(&self, n: usize) -> Ipv4Addr {
-        address(self.subnet, n + 1)
+        self.subnet.v4(n + 1)
+    }
+
+    /// All addresses of the `n`th service.
+    pub fn addresses_of(&self, n: usize) -> impl Iterator<Item = IpAddr> + use<> {
+        let all = self.subnet.addresses(n + 1, self.ipv6);
+        all.map(|(address, _)| address)
     }
 
     /// Makes the namespace of the `n`th service, with its end of a veth pair, and
@@ -118,9 +127,14 @@ impl Bridge {
         )?;
         self.rtnl.set_up(rtnl::index_of(&name)?)?;
         let eth0 = inside.index_of(TAP)?;
-        inside.add_address(eth0, self.address_of(n).into(), PREFIX)?;
         inside.set_up(eth0)?;
-        inside.add_default_route(address(self.subnet, 0).into(), eth0)?;
+        let gateways = self.subnet.addresses(0, self.ipv6);
+        for ((address, prefix), (gateway, _)) in
+            self.subnet.addresses(n + 1, self.ipv6).zip(gateways)
+        {
+            inside.add_address(eth0, address, prefix)?;
+            inside.add_route(Route::Default { gateway }, eth0)?;
+        }
         Ok(path.to_owned())
     }
 
@@ -131,30 +145,67 @@ impl Bridge {
     /// When forwarding cannot be switched on, or `nft` is missing or fails.
     pub fn masquerade(&self) -> io::Result<()> {
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
-        let subnet = address(self.subnet, 0);
-        let rules = format!(
-            "table ip podspawn {{\n chain out {{\n  type nat hook postrouting priority 100;\n  ip saddr {subnet}/{PREFIX} oifname \"{TAP}\" masquerade\n }}\n}}\n"
-        );
-        nft(&rules)
+        if self.ipv6 {
+            std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?;
+        }
+        nft(&rules(self.subnet, self.ipv6))
     }
 }
 
 const NETWORK: LinkNameSpaceType = LinkNameSpaceType::Network;
 
-fn address(subnet: u8, n: usize) -> Ipv4Addr {
-    let last = u8::try_from(n + 1).unwrap_or(u8::MAX);
-    Ipv4Addr::new(10, SUBNETS, subnet, last)
+/// What services send is, outside, the pod's.
+fn rules(subnet: Subnet, ipv6: bool) -> String {
+    let table = |(address, prefix): (IpAddr, u8)| {
+        let family = if address.is_ipv4() { "ip" } else { "ip6" };
+        format!(
+            "table {family} podspawn {{\n chain out {{\n  type nat hook postrouting priority 100;\n  {family} saddr {address}/{prefix} oifname \"{TAP}\" masquerade\n }}\n}}\n"
+        )
+    };
+    subnet.addresses(0, ipv6).map(table).collect()
 }
 
-/// The third byte of a /24 that none of the host's addresses is in.
-fn free_subnet(taken: &[std::net::IpAddr]) -> u8 {
-    let is_taken = |subnet: u8| {
-        taken.iter().any(|a| match a {
-            std::net::IpAddr::V4(a) => a.octets()[..3] == [10, SUBNETS, subnet],
-            std::net::IpAddr::V6(_) => false,
-        })
-    };
-    (0..=u8::MAX).find(|s| !is_taken(*s)).unwrap_or(0)
+/// One of the 256 networks that a pod's services may be in, each of which has a part
+/// for either version: `10.213.N.0/24` and `fd70:6f64:0:1NN::/64`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Subnet(u8);
+
+impl Subnet {
+    /// The first that none of these addresses is in.
+    fn free(taken: &[IpAddr]) -> Self {
+        let all = (0..=u8::MAX).map(Self);
+        let mut free = all.filter(|subnet| !taken.iter().any(|a| subnet.contains(*a)));
+        free.next().unwrap_or(Self(0))
+    }
+
+    fn contains(self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(a) => a.octets()[..3] == self.v4(0).octets()[..3],
+            IpAddr::V6(a) => a.segments()[..4] == self.v6(0).segments()[..4],
+        }
+    }
+
+    /// The bridge is 0, services follow.
+    fn v4(self, n: usize) -> Ipv4Addr {
+        Ipv4Addr::new(10, 213, self.0, last(n))
+    }
+
+    fn v6(self, n: usize) -> Ipv6Addr {
+        let part = 0x100 | u16::from(self.0);
+        Ipv6Addr::new(0xfd70, 0x6f64, 0, part, 0, 0, 0, last(n).into())
+    }
+
+    /// Addresses with the length of the network's prefix.
+    fn addresses(self, n: usize, ipv6: bool) -> impl Iterator<Item = (IpAddr, u8)> + use<> {
+        let v4 = (IpAddr::V4(self.v4(n)), 24);
+        let v6 = (IpAddr::V6(self.v6(n)), 64);
+        [v4, v6].into_iter().take(if ipv6 { 2 } else { 1 })
+    }
+}
+
+/// The last part of an address; 0 is no host's.
+fn last(n: usize) -> u8 {
+    u8::try_from(n + 1).unwrap_or(u8::MAX)
 }
 
 /// Runs nft with one batch, which is taken as a whole or not at all.
@@ -204,12 +255,30 @@ mod tests {
     #[test]
     fn a_subnet_of_the_hosts_is_not_taken() {
         let ip = |text: &str| text.parse().unwrap();
-        assert_eq!(free_subnet(&[]), 0);
-        assert_eq!(
-            free_subnet(&[ip("10.213.0.9"), ip("10.213.1.1"), ip("::1")]),
-            2
-        );
-        assert_eq!(address(2, 0), Ipv4Addr::new(10, 213, 2, 1));
-        assert_eq!(address(2, MOST), Ipv4Addr::new(10, 213, 2, 33));
+        assert_eq!(Subnet::free(&[]), Subnet(0));
+        let taken = [ip("10.213.0.9"), ip("10.213.1.1"), ip("::1")];
+        assert_eq!(Subnet::free(&taken), Subnet(2));
+        let taken = [ip("fd70:6f64:0:100::9"), ip("fd70:6f64::53"), ip("::1")];
+        assert_eq!(Subnet::free(&taken), Subnet(1));
+    }
+
+    #[test]
+    fn everybody_has_an_address_of_either_version() {
+        let all = |n, ipv6| -> Vec<_> {
+            let all = Subnet(0xa2).addresses(n, ipv6);
+            all.map(|(a, prefix)| format!("{a}/{prefix}")).collect()
+        };
+        assert_eq!(all(0, true), ["10.213.162.1/24", "fd70:6f64:0:1a2::1/64"]);
+        let last = ["10.213.162.33/24", "fd70:6f64:0:1a2::21/64"];
+        assert_eq!(all(MOST, true), last);
+        assert_eq!(all(MOST, false), last[..1]);
+    }
+
+    #[test]
+    fn each_version_is_masqueraded_for_itself() {
+        let both = rules(Subnet(0), true);
+        assert!(both.contains("ip saddr 10.213.0.1/24 oifname \"eth0\" masquerade"));
+        assert!(both.contains("ip6 saddr fd70:6f64:0:100::1/64 oifname \"eth0\" masquerade"));
+        assert!(!rules(Subnet(0), false).contains("ip6"));
     }
 }

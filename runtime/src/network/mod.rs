@@ -47,3 +47,9 @@ pub enum Network {
 
 /// The name of the way out, inside.
 const TAP: &str = "eth0";
+
+/// Whether a device of this network namespace has IPv6: the kernel may lack it.
+fn has_ipv6(device: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"))
+        .is_ok_and(|text| text.trim() == "0")
+}

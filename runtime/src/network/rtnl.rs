@@ -10,7 +10,7 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
     NetlinkPayload,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -130,6 +130,10 @@ impl Rtnl {
         message.header.family = family(address);
         message.header.prefix_len = prefix;
         message.header.index = device;
+        // Nobody else is on these links; looking for a second owner takes a second.
+        if address.is_ipv6() {
+            message.header.flags = AddressHeaderFlags::Nodad;
+        }
         message.attributes = vec![
             AddressAttribute::Local(address),
             AddressAttribute::Address(address),
@@ -140,58 +144,59 @@ impl Rtnl {
         )
     }
 
-    /// Sends what has no better route through `gateway`.
+    /// Adds a route that leads to a device.
     ///
     /// # Errors
     ///
     /// The kernel's.
-    pub fn add_default_route(&mut self, gateway: IpAddr, device: u32) -> io::Result<()> {
+    pub fn add_route(&mut self, route: Route, device: u32) -> io::Result<()> {
         let mut message = RouteMessage::default();
-        message.header = RouteHeader {
-            address_family: family(gateway),
-            table: RouteHeader::RT_TABLE_MAIN,
-            protocol: RouteProtocol::Static,
-            scope: RouteScope::Universe,
-            kind: RouteType::Unicast,
-            ..RouteHeader::default()
+        message.header.protocol = RouteProtocol::Static;
+        let header = &mut message.header;
+        message.attributes = match route {
+            Route::Default { gateway } => {
+                header.address_family = family(gateway);
+                header.table = RouteHeader::RT_TABLE_MAIN;
+                header.scope = RouteScope::Universe;
+                header.kind = RouteType::Unicast;
+                vec![RouteAttribute::Gateway(RouteAddress::from(gateway))]
+            }
+            Route::Local { address, prefix } => {
+                header.address_family = family(address);
+                header.destination_prefix_length = prefix;
+                header.table = TABLE_LOCAL;
+                header.scope = RouteScope::Host;
+                header.kind = RouteType::Local;
+                vec![
+                    RouteAttribute::Destination(RouteAddress::from(address)),
+                    RouteAttribute::Priority(1),
+                ]
+            }
         };
-        message.attributes = vec![
-            RouteAttribute::Gateway(RouteAddress::from(gateway)),
-            RouteAttribute::Oif(device),
-        ];
+        message.attributes.push(RouteAttribute::Oif(device));
         self.request(
             RouteNetlinkMessage::NewRoute(message),
             NLM_F_CREATE | NLM_F_EXCL,
         )
     }
+}
 
+/// A route.
+#[derive(Clone, Copy, Debug)]
+pub enum Route {
+    /// What has no better one goes through `gateway`.
+    Default {
+        /// On the device's own network.
+        gateway: IpAddr,
+    },
     /// What is sent to `address/prefix` through the device arrives here instead,
     /// after any better route for the same addresses.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's.
-    pub fn keep_local(&mut self, address: IpAddr, prefix: u8, device: u32) -> io::Result<()> {
-        let mut message = RouteMessage::default();
-        message.header = RouteHeader {
-            address_family: family(address),
-            destination_prefix_length: prefix,
-            table: TABLE_LOCAL,
-            protocol: RouteProtocol::Static,
-            scope: RouteScope::Host,
-            kind: RouteType::Local,
-            ..RouteHeader::default()
-        };
-        message.attributes = vec![
-            RouteAttribute::Destination(RouteAddress::from(address)),
-            RouteAttribute::Oif(device),
-            RouteAttribute::Priority(1),
-        ];
-        self.request(
-            RouteNetlinkMessage::NewRoute(message),
-            NLM_F_CREATE | NLM_F_EXCL,
-        )
-    }
+    Local {
+        /// The network's first.
+        address: IpAddr,
+        /// Its length.
+        prefix: u8,
+    },
 }
 
 fn family(address: IpAddr) -> AddressFamily {

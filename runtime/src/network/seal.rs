@@ -15,8 +15,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::rtnl::Rtnl;
-use super::{TAP, rtnl};
+use super::rtnl::{Route, Rtnl};
+use super::{TAP, has_ipv6, rtnl};
 use crate::sys;
 
 /// Makes the tap anew, and closes `own`, the addresses of the host, on it.
@@ -31,7 +31,7 @@ pub fn sealed_tap(own: &[IpAddr]) -> io::Result<()> {
     }
     sys::make_tap(TAP)?;
     let index = rtnl::index_of(TAP)?;
-    let ipv6 = has_ipv6();
+    let ipv6 = has_ipv6(TAP);
     if ipv6 {
         // Nobody else is on this link; looking for a second owner of an address
         // would hold up the first connection by a second or two. And pasta sets
@@ -46,7 +46,7 @@ pub fn sealed_tap(own: &[IpAddr]) -> io::Result<()> {
         if address.is_ipv6() && !ipv6 {
             continue;
         }
-        rtnl.keep_local(address, prefix, index)?;
+        rtnl.add_route(Route::Local { address, prefix }, index)?;
     }
     Ok(())
 }
@@ -64,11 +64,6 @@ fn closed(own: &[IpAddr]) -> Vec<(IpAddr, u8)> {
         }
     }
     closed
-}
-
-fn has_ipv6() -> bool {
-    std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{TAP}/disable_ipv6"))
-        .is_ok_and(|text| text.trim() == "0")
 }
 
 #[cfg(test)]

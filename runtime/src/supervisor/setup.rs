@@ -259,10 +259,13 @@ fn names(spec: &PodSpec, bridge: Option<&Bridge>) -> String {
     let Some(bridge) = bridge else {
         return String::new();
     };
-    let line = |(n, service): (usize, &super::ServiceSpec)| {
-        format!("{}\t{}\n", bridge.address_of(n), service.name)
-    };
-    spec.services.iter().enumerate().map(line).collect()
+    let mut lines = String::new();
+    for (n, service) in spec.services.iter().enumerate() {
+        for address in bridge.addresses_of(n) {
+            lines.push_str(&format!("{address}\t{}\n", service.name));
+        }
+    }
+    lines
 }
 
 fn info(spec: &PodSpec, user: SessionUser) -> PodInfo {

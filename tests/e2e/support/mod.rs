@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod carry;
 pub mod client;
+pub mod decoys;
 pub mod host;
 pub mod net;
 pub mod process;

@@ -1,12 +1,15 @@
 //! Listeners and questions over TCP.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// A listener on loopback that answers every connection with one word over HTTP, and counts.
+use super::client::{Output, clean, run};
+
+/// A listener that answers every connection with one word over HTTP, and counts.
 pub struct Answerer {
     pub port: u16,
     asked: Arc<AtomicUsize>,
@@ -14,14 +17,23 @@ pub struct Answerer {
 }
 
 impl Answerer {
-    /// On any free port.
+    /// On any free port of loopback.
     pub fn new(word: &'static str) -> Self {
         Self::on(0, word)
     }
 
-    /// On this port.
+    /// On this port of loopback.
     pub fn on(port: u16, word: &'static str) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        Self::at(Ipv4Addr::LOCALHOST.into(), port, word)
+    }
+
+    /// On this port of every address, of IPv4 and IPv6.
+    pub fn everywhere(port: u16, word: &'static str) -> Self {
+        Self::at(Ipv6Addr::UNSPECIFIED.into(), port, word)
+    }
+
+    fn at(address: IpAddr, port: u16, word: &'static str) -> Self {
+        let listener = TcpListener::bind((address, port)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let asked = Arc::new(AtomicUsize::new(0));
         let closed = Arc::new(AtomicBool::new(false));
@@ -64,14 +76,48 @@ pub const QUESTION: &str = "GET / HTTP/1.0\r\n\r\n";
 
 /// What answers on this port of loopback: the body, or nothing.
 pub fn ask(port: u16) -> String {
-    let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else {
-        return String::new();
+    body(&say(IpAddr::V4(Ipv4Addr::LOCALHOST), port, QUESTION))
+}
+
+/// Everything that is answered, there, to one line; nothing if nobody is there.
+pub fn say(address: IpAddr, port: u16, line: &str) -> Vec<u8> {
+    let mut answer = Vec::new();
+    let Ok(mut stream) = TcpStream::connect((address, port)) else {
+        return answer;
     };
     let _ = stream.set_read_timeout(Some(Duration::from_secs(20)));
-    let mut answer = Vec::new();
-    let _ = stream.write_all(QUESTION.as_bytes());
+    let _ = stream.write_all(line.as_bytes());
     let _ = stream.read_to_end(&mut answer);
-    body(&answer)
+    answer
+}
+
+/// What curl gets through a SOCKS proxy at this port of loopback, which resolves names.
+pub fn by_socks(port: u16, url: &str) -> Output {
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--max-time", "20", "--noproxy", ""])
+        .args(["--socks5-hostname", &format!("127.0.0.1:{port}"), url]);
+    clean(&mut curl);
+    run(curl, Vec::new(), Duration::from_secs(60))
+}
+
+/// Asks a PostgreSQL server at this port of loopback.
+pub fn psql(port: u16, query: &str) -> Output {
+    let mut psql = Command::new("psql");
+    psql.args(["-qtAX", "-h", "127.0.0.1", "-p", &port.to_string()])
+        .args(["-U", "postgres", "-c", query]);
+    clean(&mut psql);
+    psql.env("PGCONNECT_TIMEOUT", "20");
+    run(psql, Vec::new(), Duration::from_secs(60))
+}
+
+/// What a Redis server answers to [`PING`].
+pub const PONG: &str = "+PONG\r\n+OK\r\n";
+/// Two lines after which a Redis server ends the connection.
+pub const PING: &str = "PING\r\nQUIT\r\n";
+
+/// A URL by which curl says [`PING`].
+pub fn ping_url(host: &str, port: u16) -> String {
+    format!("gopher://{host}:{port}/_PING%0D%0AQUIT")
 }
 
 /// The body of an answer over HTTP.
