@@ -20,7 +20,7 @@ packages_for() {
         test)
             echo docker-registry skopeo umoci podman acl attr libcap2-bin procps iproute2 shellcheck \
                 tmux sshfs lftp rsync git curl python3-paramiko python3-asyncssh ansible-core ncurses-term \
-                xvfb xauth x11-apps x11-utils prometheus
+                xvfb xauth x11-apps x11-utils prometheus postgresql-client
             ;;
     esac
 }

@@ -2,12 +2,10 @@
 
 use std::fs;
 use std::os::unix::net::UnixListener;
-use std::process::Command;
 use std::time::Duration;
 
-use crate::support::client::{clean, run};
 use crate::support::host::{Host, free_port};
-use crate::support::net::{Answerer, QUESTION, ask, body};
+use crate::support::net::{Answerer, QUESTION, ask, body, by_socks};
 use crate::support::process::Process;
 use crate::support::wait_for;
 use crate::tests;
@@ -68,19 +66,8 @@ fn nothing_of_the_host_is_reached() {
         listening(port) && listening(socks)
     });
     assert_eq!(ask(port), "");
-    let mut curl = Command::new("curl");
-    curl.args([
-        "-sS",
-        "--max-time",
-        "20",
-        "--noproxy",
-        "",
-        "--socks5-hostname",
-    ])
-    .arg(format!("127.0.0.1:{socks}"))
-    .arg(format!("http://localhost:{}/", decoy.port));
-    clean(&mut curl);
-    assert_ne!(run(curl, Vec::new(), LIMIT).code, Some(0));
+    let got = by_socks(socks, &format!("http://localhost:{}/", decoy.port));
+    assert_ne!(got.code, Some(0), "{got}");
     assert_eq!(decoy.asked(), 0);
 }
 

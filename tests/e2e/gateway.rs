@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::services::{POSTGRES, REDIS};
 use crate::support::carry::carry_by;
 use crate::support::client::{Ssh, options};
 use crate::support::host::{Host, free_port, make_key};
-use crate::support::net::{Answerer, QUESTION, ask, body};
+use crate::support::net::{
+    Answerer, PING, PONG, QUESTION, ask, body, by_socks, ping_url, psql, say,
+};
 use crate::support::screen::{Screen, clock, shows};
 use crate::support::terminal::Terminal;
 use crate::support::{setup, wait_for};
@@ -29,8 +32,20 @@ tests![
 
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// Those that need services and a world outside.
+pub fn outside() -> crate::support::Tests {
+    vec![(
+        "services_are_reached_and_the_host_is_not",
+        Box::new(services_are_reached_and_the_host_is_not),
+    )]
+}
+
 fn host() -> Host {
-    let host = Host::without_podspawn("busybox");
+    with_keys(Host::with_image("busybox").uninstalled())
+}
+
+/// The user has set up what the sshd inside needs.
+fn with_keys(host: Host) -> Host {
     let own = host.storage().join("sshd");
     fs::create_dir(&own).unwrap();
     fs::copy(host.dir.join("client_key.pub"), own.join("authorized_keys")).unwrap();
@@ -186,6 +201,53 @@ fn forwarding_reaches_the_pod() {
     assert_eq!(decoy.asked(), 0);
 }
 
+fn services_are_reached_and_the_host_is_not() {
+    let host = Host::with_loaded("postgres", "session:\n  grace_period: 10s\n");
+    host.load("redis");
+    host.podfile(&format!("services:\n{POSTGRES}{REDIS}"));
+    let host = with_keys(host.uninstalled());
+    let decoys = [5432, 6379, 7000].map(|port| Answerer::everywhere(port, "host"));
+    let (port, socks) = (free_port(), free_port());
+    let forward = format!("{port}:db:5432");
+    let _forward = Forward::new(&host, &["-L", &forward, "-D", &socks.to_string()]);
+    wait_for("postgres answers", Duration::from_secs(120), || {
+        psql(port, "select 6 * 7").text() == "42\n"
+    });
+    let got = by_socks(socks, &ping_url("cache", 6379));
+    assert_eq!(got.text(), PONG, "{got}");
+    let through = |destination: &str, input: &str| {
+        let client = inside(&host, host.login()).option("-W").option(destination);
+        client.input(input).run().text()
+    };
+    assert_eq!(through("cache:6379", PING), PONG);
+    // Whatever the host has, from a pod that does get out.
+    for address in [
+        "127.0.0.1",
+        "localhost",
+        "198.51.100.2",
+        "198.51.100.77",
+        "[2001:db8:51::2]",
+    ] {
+        assert_eq!(
+            through(&format!("{address}:6379"), QUESTION),
+            "",
+            "{address}"
+        );
+    }
+    // A client that ends its side first has pasta of 2023 repeat what the other side says.
+    for address in ["203.0.113.9", "198.51.100.1"] {
+        let port = free_port();
+        let _forward = Forward::new(&host, &["-L", &format!("{port}:{address}:7000")]);
+        let mut seen = Vec::new();
+        wait_for(address, LIMIT, || {
+            seen = say([127, 0, 0, 1].into(), port, "x\n");
+            !seen.is_empty()
+        });
+        assert_eq!(seen, b"outside sees 198.51.100.2\n", "{address}");
+    }
+    assert!(decoys.iter().all(|decoy| decoy.asked() == 0));
+}
+
 fn a_low_port_of_the_pod_can_be_listened_on() {
     let host = host();
     let client = Answerer::new("client");
@@ -229,7 +291,7 @@ fn an_x11_client_shows_its_window() {
 }
 
 fn without_a_key_it_says_what_to_do() {
-    let host = Host::without_podspawn("busybox");
+    let host = Host::with_image("busybox").uninstalled();
     let home = fs::metadata(format!(
         "{}/.ssh/authorized_keys",
         std::env::var("HOME").unwrap()

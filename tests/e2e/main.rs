@@ -51,6 +51,7 @@ fn main() {
     } else if setup.outside.is_some() {
         add("network", network::all());
         add("services", services::all());
+        add("gateway", gateway::outside());
     } else {
         add("session", session::all());
         add("quoting", quoting::all());

@@ -17,6 +17,7 @@ tests![
     the_session_line_is_missing,
     the_session_line_is_skipped,
     the_session_line_is_optional,
+    a_session_line_after_it_refuses,
     an_argument_makes_no_sense,
 ];
 
@@ -126,6 +127,13 @@ fn the_session_line_is_optional() {
         ..Differences::default()
     });
     is_refused(&host);
+}
+
+/// The pod is up by then: sshd goes on without a session, and what it forwards is the pod's.
+fn a_session_line_after_it_refuses() {
+    is_refused(&with_stack(format!(
+        "{STACK}session required pam_deny.so\n"
+    )));
 }
 
 fn an_argument_makes_no_sense() {

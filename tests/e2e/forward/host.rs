@@ -123,11 +123,16 @@ impl RootHost {
             user,
         };
         if differences.image.is_none() {
-            let layout = setup.stage.join("images/busybox");
-            let loaded = new.podspawn(["load", "--quiet", layout.to_str().unwrap()]);
-            assert_eq!(loaded.code, Some(0), "{loaded}");
+            new.load("busybox");
         }
         new
+    }
+
+    /// Loads one of the made images, as `podspawn-test/NAME`.
+    pub fn load(&self, image: &str) {
+        let layout = setup::get().stage.join("images").join(image);
+        let loaded = self.podspawn(["load", "--quiet", layout.to_str().unwrap()]);
+        assert_eq!(loaded.code, Some(0), "{loaded}");
     }
 
     /// A command as a user, where sshd and its sessions see the file system.

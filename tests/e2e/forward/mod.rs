@@ -8,6 +8,7 @@ mod host;
 mod lying;
 mod neighbour;
 mod reach;
+mod services;
 
 use crate::support::Tests;
 
@@ -16,5 +17,6 @@ pub fn all() -> Tests {
     tests.extend(denial::all());
     tests.extend(lying::all());
     tests.extend(neighbour::all());
+    tests.extend(services::all());
     tests
 }

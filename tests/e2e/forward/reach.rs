@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::host::{Differences, RootHost};
 use crate::support::carry::carry;
-use crate::support::client::{Output, clean, run};
+use crate::support::client::Output;
 use crate::support::host::free_port;
-use crate::support::net::{Answerer, ask, body};
+use crate::support::net::{Answerer, ask, body, by_socks};
 use crate::support::screen::{Screen, clock, shows};
 use crate::support::{process, setup, wait_for};
 use crate::tests;
@@ -76,12 +76,8 @@ fn dynamic_forwards_reach_the_pod() {
         std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
     });
     for name in ["localhost", "127.0.0.1", "postgres"] {
-        let mut curl = Command::new("curl");
-        curl.args(["-sS", "--max-time", "20", "--noproxy", ""])
-            .args(["--socks5-hostname", &format!("127.0.0.1:{port}")])
-            .arg(format!("http://{name}:{}/", decoy.port));
-        clean(&mut curl);
-        assert_eq!(run(curl, Vec::new(), LIMIT).line(), "pod", "{name}");
+        let got = by_socks(port, &format!("http://{name}:{}/", decoy.port));
+        assert_eq!(got.line(), "pod", "{name}");
     }
     assert_eq!(decoy.asked(), before);
 }
@@ -155,13 +151,21 @@ fn one_master_serves_many_sessions_and_late_forwards() {
     let control = control(&host);
     let _master = host.tunnel(&["-M", "-S", &control]);
     wait_for("the master is up", LIMIT, || fs::metadata(&control).is_ok());
-    let spaces = "for n in net mnt pid; do readlink /proc/self/ns/$n; done";
-    let first = over(&host, spaces).line();
+    // Each goes on when all three are there.
+    let spaces = "echo here >>/tmp/here; until [ $(wc -l </tmp/here) -eq 3 ]; do sleep 0.1; done
+        for n in net mnt pid; do readlink /proc/self/ns/$n; done";
+    let said = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..3)
+            .map(|_| scope.spawn(|| over(&host, spaces).line()))
+            .collect();
+        all.into_iter()
+            .map(|one| one.join().unwrap())
+            .collect::<Vec<_>>()
+    });
     let host_spaces = fs::read_link("/proc/self/ns/net").unwrap();
-    assert!(!first.contains(host_spaces.to_str().unwrap()));
-    for _ in 0..2 {
-        assert_eq!(over(&host, spaces).line(), first);
-    }
+    assert!(!said[0].contains(host_spaces.to_str().unwrap()));
+    assert!(said[0].starts_with("net:["), "{said:?}");
+    assert!(said.iter().all(|one| *one == said[0]), "{said:?}");
     let port = free_port();
     let forward = format!("{port}:postgres:{}", decoy.port);
     let late = host

@@ -105,12 +105,9 @@ impl Host {
         Self::make(reference, Some("session:\n  grace_period: 10s\n"))
     }
 
-    /// Like `with_image`, on a host whose administrator has installed nothing for podspawn.
-    pub fn without_podspawn(image: &str) -> Self {
-        Self::restarted(
-            Self::with_image(image),
-            &[("Match all", "Match User nobody-at-all")],
-        )
+    /// The same host when its administrator has installed nothing for podspawn.
+    pub fn uninstalled(self) -> Self {
+        Self::restarted(self, &[("Match all", "Match User nobody-at-all")])
     }
 
     /// Like `with_image`, its sshd calling the sftp subsystem otherwise.
