@@ -25,4 +25,5 @@ mod spec;
 pub mod starter;
 pub mod verify;
 mod volumes;
+mod workspace;
 mod yaml;

@@ -1,8 +1,11 @@
-//! What a pod is to be by its name: the project's Podfile, over the configuration.
+//! What a pod is to be by its name: the project's Podfile over the configuration, and
+//! that of its workspace over both.
 //!
 //! Runs in every session, as the user. The administrator's list of projects comes
 //! first; a user's own Podfile, `~/.config/podspawn/podfiles/NAME.yaml`, is read
-//! where the list has none of this name and users may choose images.
+//! where the list has none of this name and users may choose images. One of the two says
+//! whether there is a workspace; the Podfile in it comes from inside of pods, and a
+//! mistake there keeps nobody out of the pod in which it is to be mended.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +14,8 @@ use podspawn_runtime::pod::PodName;
 use crate::cli::Place;
 use crate::config::{Config, ConfigError, read};
 use crate::exit::Failure;
-use crate::podfile::{Origin, Podfile};
+use crate::podfile::{MOST_SERVICES, Podfile, Rules};
+use crate::workspace;
 use crate::yaml::{Document, Problem, Value, suggest};
 
 /// What is decided about one pod.
@@ -21,6 +25,8 @@ pub struct Project {
     pub config: Config,
     /// The Podfile; an empty one where there is none.
     pub podfile: Podfile,
+    /// Why the Podfile in the workspace is left out, in one line.
+    pub trouble: Option<String>,
 }
 
 impl Project {
@@ -33,22 +39,95 @@ impl Project {
         let mut config = place.config.clone();
         let (podfile, origin) =
             find(place, name)?.unwrap_or_else(|| (Podfile::default(), Origin::User));
-        if let Some(image) = &podfile.image {
-            config.image = image.clone();
+        put(&mut config, &podfile, origin);
+        let mut project = Self {
+            config,
+            podfile,
+            trouble: None,
+        };
+        match project.in_workspace(place, name) {
+            Ok(None) => {}
+            Ok(Some(own)) => {
+                put(&mut project.config, &own, Origin::User);
+                project.podfile = own.over(project.podfile, name);
+            }
+            Err(e) => {
+                let line = format!("{e}; pods are made without this file until it is put right");
+                project.trouble = Some(line);
+            }
         }
-        if let Some(shell) = &podfile.shell {
-            config.shell.clone_from(shell);
+        Ok(project)
+    }
+
+    /// The Podfile in the workspace, where there is one.
+    fn in_workspace(&self, place: &Place, name: &PodName) -> Result<Option<Podfile>, ConfigError> {
+        let Some(inside) = self.podfile.workspace_of(name) else {
+            return Ok(None);
+        };
+        if !self.podfile.keeps_files() {
+            return Ok(None);
         }
-        if let Some(mode) = podfile.mode {
-            config.mode = mode;
+        let dir = workspace::path(&place.root, name);
+        let rules = Rules {
+            local_registries: !place.config.policy.is_open(),
+            ..rules(place, Origin::User)
+        };
+        let found = workspace::podfile(&dir, &inside, &rules)?;
+        let services = found
+            .iter()
+            .chain([&self.podfile])
+            .flat_map(|p| &p.services);
+        if services.count() > MOST_SERVICES {
+            return Err(ConfigError {
+                file: inside,
+                line: None,
+                key: "services".into(),
+                text: format!("more than {MOST_SERVICES} with those of the project's Podfile"),
+            });
         }
-        if let Some(cpus) = podfile.cpus {
-            config.cpus = allowed(config.cpus, cpus, origin);
-        }
-        if let Some(memory) = podfile.memory {
-            config.memory = allowed(config.memory, memory, origin);
-        }
-        Ok(Self { config, podfile })
+        Ok(found)
+    }
+}
+
+/// Whose Podfile it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// The administrator's, named in the list of projects.
+    Administrator,
+    /// The user's own, on the host or in the workspace.
+    User,
+}
+
+/// What a Podfile may say by whose it is.
+fn rules(place: &Place, origin: Origin) -> Rules {
+    let chosen = |key| place.config.user_settings.contains(&key);
+    match origin {
+        Origin::Administrator => Rules::ALL,
+        Origin::User => Rules {
+            host_paths: false,
+            images: chosen("defaults.image"),
+            local_registries: true,
+            mode: chosen("session.mode"),
+        },
+    }
+}
+
+/// Puts what a Podfile says over the configuration.
+fn put(config: &mut Config, podfile: &Podfile, origin: Origin) {
+    if let Some(image) = &podfile.image {
+        config.image = image.clone();
+    }
+    if let Some(shell) = &podfile.shell {
+        config.shell.clone_from(shell);
+    }
+    if let Some(mode) = podfile.mode {
+        config.mode = mode;
+    }
+    if let Some(cpus) = podfile.cpus {
+        config.cpus = allowed(config.cpus, cpus, origin);
+    }
+    if let Some(memory) = podfile.memory {
+        config.memory = allowed(config.memory, memory, origin);
     }
 }
 
@@ -84,7 +163,8 @@ fn find(place: &Place, name: &PodName) -> Result<Option<(Podfile, Origin)>, Conf
                 text: format!("there is no file {}", path.display()),
             })?;
             let origin = Origin::Administrator;
-            return Podfile::read(&path, &bytes, origin).map(|podfile| Some((podfile, origin)));
+            let podfile = Podfile::read(&path, &bytes, &rules(place, origin))?;
+            return Ok(Some((podfile, origin)));
         }
     }
     let own = place.directories.config.join("podspawn/podfiles");
@@ -100,15 +180,7 @@ fn find(place: &Place, name: &PodName) -> Result<Option<(Podfile, Origin)>, Conf
             text: "images are chosen by the administrator; remove this file".into(),
         });
     }
-    let podfile = Podfile::read(&own, &bytes, Origin::User)?;
-    if podfile.mode.is_some() && !place.config.user_settings.contains(&"session.mode") {
-        return Err(ConfigError {
-            file: own,
-            line: None,
-            key: "mode".into(),
-            text: "the mode is chosen by the administrator; leave it out".into(),
-        });
-    }
+    let podfile = Podfile::read(&own, &bytes, &rules(place, Origin::User))?;
     Ok(Some((podfile, Origin::User)))
 }
 

@@ -25,7 +25,7 @@ use crate::audited::{self, Audited};
 use crate::cli::Place;
 use crate::config::UserPath;
 use crate::exit::{Exit, Failure};
-use crate::output::text;
+use crate::output::{self, text};
 use crate::project::Project;
 use crate::{services, spec, starter};
 
@@ -134,6 +134,9 @@ fn held(
     let (action, terminal) = (wanted.action.clone(), wanted.terminal);
     let (shells, terminfo) = spec::means(&project.config);
     let session = session_of(wanted, shells, terminfo.len());
+    if let Some(line) = &project.trouble {
+        output::notice(line);
+    }
     let mut again = AGAIN;
     loop {
         let attached = attached(place, project, &pod, create, mode).and_then(|attached| {

@@ -14,17 +14,19 @@ use podspawn_runtime::cgroup;
 use podspawn_runtime::idmap::IdMap;
 use podspawn_runtime::limits::Limits;
 use podspawn_runtime::network::Network;
-use podspawn_runtime::pod::{Mode, PodPaths};
-use podspawn_runtime::supervisor::{HomeChoice, Login, PodImage, PodSpec, Terms, UserChoice};
+use podspawn_runtime::pod::{Mode, PodName, PodPaths};
+use podspawn_runtime::supervisor::{
+    HomeChoice, Login, PodImage, PodSpec, Terms, UserChoice, Workspace, WorkspaceFiles,
+};
 
 use crate::account::Account;
 use crate::cli::{Place, namespace, pull};
 use crate::config::{self, Config, Home, PodUser};
 use crate::exit::Failure;
-use crate::podfile::Podfile;
+use crate::podfile::{Mount, Podfile};
 use crate::project::Project;
 use crate::session::records;
-use crate::{guest, pasta, services};
+use crate::{guest, pasta, services, workspace};
 
 /// Where shells are in images, after the configured one.
 const SHELLS: [&str; 8] = [
@@ -53,7 +55,9 @@ pub fn of(
     paths: &PodPaths,
 ) -> Result<PodSpec, Failure> {
     let Place { account, root, .. } = place;
-    let Project { config, podfile } = project;
+    let Project {
+        config, podfile, ..
+    } = project;
     let map = namespace::map_of(account)?;
     if std::io::stderr().is_terminal() {
         namespace::note(&map, account);
@@ -87,7 +91,9 @@ pub fn of_image(
     image: PodImage,
 ) -> Result<PodSpec, Failure> {
     let Place { account, root, .. } = place;
-    let Project { config, podfile } = project;
+    let Project {
+        config, podfile, ..
+    } = project;
     let (shells, terminfo) = means(config);
     // A pod for one command keeps nothing.
     let keeps = mode.is_none();
@@ -105,7 +111,7 @@ pub fn of_image(
         },
         services: Vec::new(),
         env: Podfile::expanded(&podfile.env, &account.name, paths.name.as_str()),
-        workspace: podfile.workspace.clone(),
+        workspace: workspace(podfile, keeps, root, &paths.name),
         network: match config.network {
             config::Network::None => Network::None,
             config::Network::Pasta => Network::Pasta {
@@ -186,6 +192,19 @@ pub fn host_user(place: &Place, mode: Mode) -> cgroup::User {
         lingers: Path::new("/var/lib/systemd/linger").join(name).exists(),
         outlives_login: mode != Mode::DestroyOnDisconnect,
     }
+}
+
+/// Where sessions begin, and whose files are there.
+fn workspace(podfile: &Podfile, keeps: bool, root: &Path, name: &PodName) -> Option<Workspace> {
+    let dir = || workspace::path(root, name);
+    Some(Workspace {
+        at: podfile.workspace_of(name)?,
+        files: match podfile.mount.filter(|_| keeps).unwrap_or_default() {
+            Mount::None => WorkspaceFiles::Pod,
+            Mount::Bind => WorkspaceFiles::Kept(dir()),
+            Mount::Copy => WorkspaceFiles::Copied(dir()),
+        },
+    })
 }
 
 /// Where the session user's home comes from.

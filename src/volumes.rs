@@ -11,7 +11,6 @@ use podspawn_runtime::pod::PodName;
 
 use crate::cli::{Place, pods};
 use crate::exit::Failure;
-use crate::podfile::Source;
 use crate::project::Project;
 
 /// Where a volume is in the store at `root`.
@@ -48,13 +47,7 @@ pub fn of_pods(place: &Place, names: &[PodName]) -> Result<Vec<(PodName, Vec<Str
 
 fn of_pod(place: &Place, name: &PodName) -> Result<Vec<String>, Failure> {
     let podfile = Project::of(place, name)?.podfile;
-    let volumes = podfile.services.into_iter().flat_map(|s| s.volumes);
-    Ok(volumes
-        .filter_map(|volume| match volume.source {
-            Source::Named(name) => Some(name),
-            Source::Host(_) => None,
-        })
-        .collect())
+    Ok(podfile.volumes().map(str::to_owned).collect())
 }
 
 /// Removes volumes and everything in them, in the user's namespace.

@@ -164,6 +164,22 @@ fn podfile() -> String {
              starts until they are put right.",
         ],
     );
+    section(
+        &mut page,
+        "THE PODFILE IN A WORKSPACE",
+        &[
+            "Where mount is bind or copy, podfile.yaml or .podspawn/podfile.yaml in the workspace \
+             is laid over the Podfile above for a new pod: its fields go before, variables and \
+             services are added or replaced by name; its mount, workspace, name, branch and ports \
+             are checked and have no effect. What holds for a user's own Podfile holds for it. \
+             Images only where user_settings has defaults.image, and none of a registry that is \
+             named by an address or without a domain, unless images.allow is set; a volume that \
+             the Podfile above does not name is the pod's alone. A link is not followed.",
+            "A mistake in it keeps nobody out: each session says it in one line, and pods are made \
+             without this file until it is put right. (sftp and scp are not told, and can bring a \
+             corrected one.)",
+        ],
+    );
     section(&mut page, "FIELDS", &[]);
     for (name, about) in PODFILE {
         page.control("TP", [])
@@ -183,7 +199,8 @@ fn podfile() -> String {
              longer than its timeout has failed; one of ready may take 30 seconds. ready: 'true' \
              does without. One that dies is \
              started again after a pause that grows to 30 seconds: podspawn list and status show \
-             it. Named volumes are the user's, outlive every pod, and go with podspawn rm --clean.",
+             it. Named volumes are the user's, outlive every pod, and go with podspawn rm --clean, \
+             as workspaces do.",
         ],
     );
     section(&mut page, "EXAMPLE", &[]);
@@ -227,7 +244,12 @@ const PODFILE: &[(&str, &str)] = &[
         "workspace",
         "The directory where sessions begin, an absolute path; made if it is missing.",
     ),
-    ("mount", "none: no files of the host are in the workspace."),
+    (
+        "mount",
+        "Whose files are in the workspace, which is /workspace/NAME if not given. bind: those of \
+         the pods before of this name, kept beside the user's images. copy: a new pod begins with \
+         them, and what it changes goes with it. none, the default: the pod's own.",
+    ),
     ("mode", "In the place of session.mode."),
     (
         "resources.cpus, resources.memory",

@@ -36,9 +36,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     let place = Place::of_process(None, named)?;
     let store = namespace::open_existing(&place)?;
     let usage = store.map(|s| s.usage()).transpose()?.unwrap_or_default();
-    let pods = place.root.join("pods");
-    let count = std::fs::read_dir(&pods).map_or(0, |entries| entries.flatten().count());
-    let lines = lines(&usage, count, disk_usage(&pods));
+    let lines: Vec<Line> = lines(&usage).into_iter().chain(kept(&place.root)).collect();
     let cache = &place.config.system_cache;
     let shared = cache.as_deref().map_or(0, disk_usage);
     output::answer(&match args.format {
@@ -48,7 +46,25 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-fn lines(usage: &Usage, pods: usize, pods_size: u64) -> [Line; 4] {
+/// What is not of images: pods, and what outlives them.
+fn kept(root: &Path) -> [Line; 3] {
+    ["pods", "volumes", "workspaces"].map(|what| {
+        let dir = root.join(what);
+        Line {
+            what,
+            count: std::fs::read_dir(&dir).map_or(0, |entries| {
+                let names = entries.flatten().map(|entry| entry.file_name());
+                names
+                    .filter(|n| !n.as_encoded_bytes().starts_with(b"."))
+                    .count()
+            }),
+            size: disk_usage(&dir),
+            reclaimable: 0,
+        }
+    })
+}
+
+fn lines(usage: &Usage) -> [Line; 3] {
     let nameless = usage.images.iter().filter(|image| !image.named);
     let nameless: u64 = nameless.map(|image| image.unique).sum();
     let line = |what, count, size, reclaimable| Line {
@@ -77,7 +93,6 @@ fn lines(usage: &Usage, pods: usize, pods_size: u64) -> [Line; 4] {
             usage.staging,
             0,
         ),
-        line("pods", pods, pods_size, 0),
     ]
 }
 
@@ -139,7 +154,16 @@ mod tests {
             unused_size: 3000,
             staging: 4096,
         };
-        let lines = lines(&usage, 2, 700);
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("volumes/data")).unwrap();
+        let [pods, volumes, workspaces] = kept(root.path());
+        assert_eq!((pods.count, volumes.count, workspaces.count), (0, 1, 0));
+        let pods = Line {
+            count: 2,
+            size: 700,
+            ..pods
+        };
+        let lines: Vec<Line> = lines(&usage).into_iter().chain([pods]).collect();
         assert_eq!(
             as_table(&lines, 0),
             "WHAT           COUNT  SIZE    RECLAIMABLE\n\

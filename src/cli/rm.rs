@@ -10,7 +10,7 @@ use super::{Place, namespace, pods, stop};
 use crate::exit::{Exit, Failure, chain};
 use crate::output;
 use crate::output::progress::Format;
-use crate::volumes;
+use crate::{volumes, workspace};
 
 /// Arguments of `podspawn rm`.
 #[derive(Debug, clap::Args)]
@@ -24,7 +24,8 @@ pub struct Args {
     /// Stop those that are running
     #[arg(long, short)]
     force: bool,
-    /// Remove the named volumes of their Podfiles too: the data of their services
+    /// Remove their workspaces and the named volumes of their Podfiles too: the data of projects
+    /// and of their services
     #[arg(long)]
     clean: bool,
     /// The names of the pods, or a JSON object for each
@@ -77,11 +78,11 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
 
 fn remove(place: &Place, name: &PodName, force: bool, clean: bool) -> Result<(), Failure> {
     let known = match pods::one(place, name) {
-        // Its volumes outlive it.
-        Err(_) if clean => return Ok(()),
-        known => known?,
+        // Its volumes and its workspace outlive it.
+        Err(_) if clean => None,
+        known => Some(known?),
     };
-    if known.is_there() {
+    if known.is_some_and(|pod| pod.is_there()) {
         if !force {
             return Err(Failure::new(format!(
                 "pod {name} is running; podspawn stop {name} ends it, rm --force does both"
@@ -94,6 +95,10 @@ fn remove(place: &Place, name: &PodName, force: bool, clean: bool) -> Result<(),
             return Err(failure);
         }
     }
-    pod::remove(&pods::paths(place, name)?)
+    let mut more = Vec::new();
+    if clean {
+        more.push(workspace::path(&place.root, name));
+    }
+    pod::remove(&pods::paths(place, name)?, &more)
         .map_err(|e| Failure::new(format!("pod {name}: {}", chain(&e))))
 }

@@ -24,6 +24,7 @@ use podspawn_runtime::session;
 use super::{Place, spawn};
 use crate::audited;
 use crate::exit::{Exit, Failure};
+use crate::project::Project;
 use crate::session::{Joining, Wanted};
 
 /// Arguments of `podspawn sshd`.
@@ -78,10 +79,20 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     let view = run.path().join(".sshd");
     directory(&view)?;
 
-    let attached = crate::session::enter(&place, None, pod.clone(), true, None)?;
+    // Its sessions say nothing of the Podfile, which is out of their reach.
+    let project = Project::of(&place, &pod)?;
+    if let Some(line) = &project.trouble {
+        crate::output::notice(line);
+    }
+    let attached = crate::session::enter(&place, Some(&project), pod.clone(), true, None)?;
     let network = PodNetwork::of(&attached)
         .map_err(|e| Failure::new(format!("cannot reach the pod's network: {e}")))?;
-    let config = config(&place, &host_key, &view, &forced(&place, &run, &pod)?);
+    let config = config(
+        &place,
+        &host_key,
+        &view,
+        &forced(&place, &project, &run, &pod)?,
+    );
     let files = [
         ("sshd_config", config.into_bytes()),
         ("authorized_keys", keys),
@@ -262,10 +273,15 @@ fn without_terminals() -> Vec<u8> {
 }
 
 /// The forced command, for the user's shell.
-fn forced(place: &Place, run: &RunDir, pod: &PodName) -> Result<String, Failure> {
+fn forced(
+    place: &Place,
+    project: &Project,
+    run: &RunDir,
+    pod: &PodName,
+) -> Result<String, Failure> {
     let own = std::env::current_exe()
         .map_err(|e| Failure::new(format!("cannot find podspawn's own file: {e}")))?;
-    let (shells, terminfo) = crate::spec::means(&place.config);
+    let (shells, terminfo) = crate::spec::means(&project.config);
     let mut words: Vec<OsString> = vec![
         own.into(),
         "sshd-session".into(),

@@ -108,7 +108,7 @@ fn log_in(
     stop(&paths, true)?;
     // Files of pods belong to ids of the user's namespace.
     idmap::enter(map)?;
-    remove(&paths).map_err(|e| Failure::new(format!("pod {}: {}", paths.name, chain(&e))))?;
+    remove(&paths, &[]).map_err(|e| Failure::new(format!("pod {}: {}", paths.name, chain(&e))))?;
     Ok(attempts?)
 }
 

@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat};
@@ -141,22 +142,35 @@ fn read(path: &Path, trust: Trust, uid: u32) -> Result<Option<Vec<u8>>, ConfigEr
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
         Err(e) => return Err(refused(path, format!("cannot open it: {}", describe(e)))),
     };
-    let failed = |e: std::io::Error| refused(path, format!("cannot read it: {e}"));
+    let stat = rustix::fs::fstat(&fd)
+        .map_err(|e| refused(path, format!("cannot read it: {}", describe(e))))?;
+    check(&stat, trust, uid)
+        .and_then(|()| content(fd))
+        .map(Some)
+        .map_err(|text| refused(path, text))
+}
+
+/// What a small regular file holds, whoever wrote it. It was opened without waiting.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn content(fd: OwnedFd) -> Result<Vec<u8>, String> {
+    let failed = |e: std::io::Error| format!("cannot read it: {e}");
     let stat = rustix::fs::fstat(&fd).map_err(|e| failed(e.into()))?;
-    check(&stat, trust, uid).map_err(|text| refused(path, text))?;
-    let mut bytes = Vec::with_capacity(
-        usize::try_from(stat.st_size)
-            .unwrap_or(0)
-            .min(MOST as usize),
-    );
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err("not a regular file".into());
+    }
+    let size = usize::try_from(stat.st_size).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(size.min(MOST as usize));
     File::from(fd)
         .take(MOST + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
     if bytes.len() as u64 > MOST {
-        return Err(refused(path, "larger than 64 KiB"));
+        return Err("larger than 64 KiB".into());
     }
-    Ok(Some(bytes))
+    Ok(bytes)
 }
 
 fn describe(errno: Errno) -> String {

@@ -104,6 +104,7 @@ pub fn go_in(place: &Place, name: PodName) -> Result<(), Failure> {
     let project = Project {
         config: place.config.clone(),
         podfile: Podfile::default(),
+        trouble: None,
     };
     let mode = Some(Mode::DestroyOnDisconnect);
     let map = namespace::map_of(&place.account)?;
@@ -145,7 +146,7 @@ fn clear(place: &Place, paths: &PodPaths) -> Result<(), Failure> {
     let entered = idmap::enter(&namespace::map_of(&place.account)?);
     let until = Instant::now() + PATIENCE;
     loop {
-        match remove(paths) {
+        match remove(paths, &[]) {
             // A supervisor that has closed its door is not gone yet.
             Err(ClearError::InUse) if Instant::now() < until => {
                 std::thread::sleep(Duration::from_millis(20));

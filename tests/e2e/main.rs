@@ -29,6 +29,7 @@ mod transfer;
 mod tty;
 mod upkeep;
 mod verify;
+mod workspace;
 mod x11;
 
 use libtest_mimic::{Arguments, Trial};
@@ -48,6 +49,7 @@ fn main() {
     } else if setup.single_id {
         add("single_id", single_id::all());
         add("gateway", gateway::all());
+        add("workspace", workspace::all());
     } else if setup.outside.is_some() {
         add("network", network::all());
         add("services", services::all());
@@ -74,6 +76,7 @@ fn main() {
         add("registries", registries::all());
         add("upkeep", upkeep::all());
         add("verify", verify::all());
+        add("workspace", workspace::all());
         add("lifecycle", lifecycle::all());
         add("modes", modes::all());
         add("disconnect", disconnect::all());

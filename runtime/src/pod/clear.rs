@@ -7,6 +7,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, unlinkat};
 
@@ -41,7 +42,7 @@ pub enum ClearError {
     #[error("cannot remove {path}")]
     Remove {
         /// The file or directory.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// Why.
         source: io::Error,
     },
@@ -69,22 +70,24 @@ pub fn clear(paths: &PodPaths) -> Result<Cleared, ClearError> {
     Ok(if done { Cleared::Done } else { Cleared::InUse })
 }
 
-/// Takes away everything of a pod that does not run.
+/// Takes away everything of a pod that does not run, and the directories `more`, which
+/// are its alone.
 ///
 /// # Errors
 ///
 /// When it runs, or something cannot be removed.
-pub fn remove(paths: &PodPaths) -> Result<(), ClearError> {
+pub fn remove(paths: &PodPaths, more: &[PathBuf]) -> Result<(), ClearError> {
     let dead = Dead::find(paths)?.ok_or(ClearError::InUse)?;
-    let path = paths.storage();
-    match std::fs::remove_dir_all(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            return Err(ClearError::Remove {
-                path: path.to_owned(),
-                source,
-            });
+    for path in more.iter().map(PathBuf::as_path).chain([paths.storage()]) {
+        match std::fs::remove_dir_all(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(ClearError::Remove {
+                    path: path.to_owned(),
+                    source,
+                });
+            }
+            _ => {}
         }
-        _ => {}
     }
     dead.remove_run()
 }

@@ -20,7 +20,7 @@ use oci_spec::runtime::{
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::home::HomeMount;
+use super::kept::KeptMount;
 use super::{PodSpec, agents};
 use crate::guest;
 use crate::sockets::agent;
@@ -60,11 +60,11 @@ pub fn start(
     spec: &PodSpec,
     scratch: &Path,
     rootfs: &Path,
-    home: Option<&HomeMount>,
+    kept: &[KeptMount],
 ) -> Result<DevContainer, ContainerError> {
     launch(
         "dev",
-        &runtime_spec(spec, scratch, rootfs, home)?,
+        &runtime_spec(spec, scratch, rootfs, kept)?,
         scratch,
         None,
         &spec.guest,
@@ -163,7 +163,7 @@ fn mount(to: &str, typ: &str, from: &str, options: Vec<String>) -> Result<Mount,
 pub fn mounts(
     spec: &PodSpec,
     scratch: &Path,
-    home: Option<&HomeMount>,
+    kept: &[KeptMount],
 ) -> Result<Vec<Mount>, OciSpecError> {
     let mut devpts = strings([
         "nosuid",
@@ -227,11 +227,13 @@ pub fn mounts(
         agent::DIR,
         &["nodev", "nosuid", "noexec", "rslave"],
     )?);
-    if let Some(home) = home {
-        // Before what podspawn brings in, should that be below it.
+    // Before what podspawn brings in, should that be below them, and one before what is below it.
+    let mut kept: Vec<&KeptMount> = kept.iter().collect();
+    kept.sort_by_key(|mount| mount.to.components().count());
+    for (n, KeptMount { from, to }) in kept.into_iter().enumerate() {
         let options = strings(["bind", "rw", "nosuid", "nodev"]);
-        let from = home.from.to_string_lossy();
-        mounts.insert(0, mount(&home.to, "bind", &from, options)?);
+        let (to, from) = (to.to_string_lossy(), from.to_string_lossy());
+        mounts.insert(n, mount(&to, "bind", &from, options)?);
     }
     for (n, dir) in spec.terminfo.iter().enumerate() {
         mounts.push(bind(
@@ -317,7 +319,7 @@ fn runtime_spec(
     spec: &PodSpec,
     scratch: &Path,
     rootfs: &Path,
-    home: Option<&HomeMount>,
+    kept: &[KeptMount],
 ) -> Result<Spec, OciSpecError> {
     let none = Capabilities::default;
     let capabilities = LinuxCapabilitiesBuilder::default()
@@ -359,7 +361,7 @@ fn runtime_spec(
                 .build()?,
         )
         .process(process)
-        .mounts(mounts(spec, scratch, home)?)
+        .mounts(mounts(spec, scratch, kept)?)
         .linux(linux)
         .build()
 }

@@ -1,19 +1,16 @@
 //! A home that is not part of the pod: kept for the next pod of the same name, or
 //! the user's own on the host.
 //!
-//! Runs in the supervisor, once it is known who sessions are. Others may rename what
-//! is on the way to it at any time, so the directory is opened once, no symlink is
-//! followed where a kept one is expected, and what is mounted is what was opened.
+//! Runs in the supervisor, once it is known who sessions are.
 
-use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, fchmod, fchown, fsync, mkdirat, openat, renameat};
-use rustix::io::Errno;
+use rustix::fs::{CWD, OFlags};
 
+use super::kept::{self, KeptMount};
 use super::mounts;
 use crate::pod::SessionUser;
 use crate::rootfs::{Ownership, Rootfs};
@@ -27,15 +24,6 @@ pub enum HomeChoice {
     Kept(PathBuf),
     /// This directory of the host's.
     Host(PathBuf),
-}
-
-/// What is to be mounted as the home inside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HomeMount {
-    /// The supervisor's own mount of the directory, out of everybody's reach.
-    pub from: PathBuf,
-    /// In the container.
-    pub to: String,
 }
 
 /// How many files a new home gets from the image's.
@@ -52,7 +40,7 @@ pub fn prepare(
     user: &SessionUser,
     root: &Rootfs,
     at: &Path,
-) -> io::Result<Option<HomeMount>> {
+) -> io::Result<Option<KeptMount>> {
     let to = user.home.trim_end_matches('/');
     if !to.starts_with('/') {
         return Ok(None);
@@ -60,66 +48,33 @@ pub fn prepare(
     let dir = match choice {
         HomeChoice::Ephemeral => return Ok(None),
         // As the user database has it, through symlinks too.
-        HomeChoice::Host(dir) => open(CWD, dir.as_os_str(), OFlags::PATH)?,
-        HomeChoice::Kept(dir) => kept(dir, user, root)?,
+        HomeChoice::Host(dir) => kept::open(CWD, dir.as_os_str(), OFlags::PATH)?,
+        HomeChoice::Kept(dir) => kept_home(dir, user, root)?,
     };
     fs::create_dir(at)?;
     mounts::bind(&dir, at)?;
-    Ok(Some(HomeMount {
+    Ok(Some(KeptMount {
         from: at.to_owned(),
-        to: to.to_owned(),
+        to: to.into(),
     }))
 }
 
-/// The kept directory, made if it is missing.
-fn kept(dir: &Path, user: &SessionUser, root: &Rootfs) -> io::Result<OwnedFd> {
-    let (Some(above), Some(name)) = (dir.parent(), dir.file_name()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    let above = open(CWD, above.as_os_str(), OFlags::PATH | OFlags::NOFOLLOW)?;
-    match open(&above, name, OFlags::PATH | OFlags::NOFOLLOW) {
-        Err(Errno::NOENT) => make(&above, name, user, root),
-        found => Ok(found?),
-    }
-}
-
-fn open(at: impl AsFd, path: &OsStr, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat(at, path, flags, Mode::empty())
-}
-
-/// Makes the directory, with the files that the image's own home has, as a whole
-/// or not at all.
-fn make(above: &OwnedFd, name: &OsStr, user: &SessionUser, root: &Rootfs) -> io::Result<OwnedFd> {
-    // No pod is called that.
-    let mut new = OsString::from(".new-");
-    new.push(name);
-    let by_path = PathBuf::from(format!("/proc/self/fd/{}", above.as_raw_fd())).join(&new);
-    if fs::symlink_metadata(&by_path).is_ok() {
-        fs::remove_dir_all(&by_path)?;
-    }
-    mkdirat(above, &new, Mode::from_raw_mode(0o700))?;
-    let made = open(above, &new, OFlags::RDONLY | OFlags::NOFOLLOW)?;
-    let into = Rootfs::of(made.try_clone()?);
-    let home = Path::new(&user.home);
-    let own = Ownership {
-        owner: Some((user.uid, user.gid)),
-        mode: 0o644,
-    };
-    for name in root.files_in(home, MOST_FILES) {
-        if let Some(bytes) = root.read(&home.join(&name))? {
-            into.replace(&Path::new("/").join(&name), &bytes, own)?;
+/// The kept directory; a new one has the files that the image's own home has.
+fn kept_home(dir: &Path, user: &SessionUser, root: &Rootfs) -> io::Result<OwnedFd> {
+    kept::open_or_make(dir, user, 0o750, |made| {
+        let into = Rootfs::of(made.try_clone()?);
+        let home = Path::new(&user.home);
+        let own = Ownership {
+            owner: Some((user.uid, user.gid)),
+            mode: 0o644,
+        };
+        for name in root.files_in(home, MOST_FILES) {
+            if let Some(bytes) = root.read(&home.join(&name))? {
+                into.replace(&Path::new("/").join(&name), &bytes, own)?;
+            }
         }
-    }
-    fchown(
-        &made,
-        Some(Uid::from_raw(user.uid)),
-        Some(Gid::from_raw(user.gid)),
-    )?;
-    fchmod(&made, Mode::from_raw_mode(0o750))?;
-    fsync(&made)?;
-    renameat(above, &new, above, name)?;
-    Ok(made)
+        Ok(())
+    })
 }
 
 #[cfg(test)]
@@ -165,10 +120,10 @@ mod tests {
         let (root, homes, _) = places(dir.path());
         fs::create_dir_all(homes.join(".new-pod/remains")).unwrap();
         let home = homes.join("pod");
-        let first = inode(&kept(&home, &user(), &root).unwrap());
+        let first = inode(&kept_home(&home, &user(), &root).unwrap());
         assert_eq!(fs::read(home.join(".profile")).unwrap(), b"image's");
         fs::remove_file(home.join(".profile")).unwrap();
-        assert_eq!(inode(&kept(&home, &user(), &root).unwrap()), first);
+        assert_eq!(inode(&kept_home(&home, &user(), &root).unwrap()), first);
         assert_eq!(fs::read_dir(&home).unwrap().count(), 0);
         assert_eq!(fs::read_dir(&homes).unwrap().count(), 1);
     }
@@ -180,7 +135,11 @@ mod tests {
         symlink(&outside, homes.join("pod")).unwrap();
         symlink(&outside, dir.path().join("linked")).unwrap();
         for home in [homes.join("pod"), dir.path().join("linked/pod")] {
-            assert!(kept(&home, &user(), &root).is_err(), "{}", home.display());
+            assert!(
+                kept_home(&home, &user(), &root).is_err(),
+                "{}",
+                home.display()
+            );
         }
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     }
@@ -208,7 +167,7 @@ mod tests {
             });
             let mut found = Vec::new();
             for _ in 0..2000 {
-                found.extend(kept(&homes.join("pod"), &user(), &root).map(|dir| inode(&dir)));
+                found.extend(kept_home(&homes.join("pod"), &user(), &root).map(|dir| inode(&dir)));
             }
             // First, for a failure would wait for that thread.
             stop.store(true, Ordering::Relaxed);

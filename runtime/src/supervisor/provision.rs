@@ -69,7 +69,7 @@ pub fn provision(
             owner: Some((user.uid, user.gid)),
             mode: 0o755,
         };
-        p.dir(&workspace.to_string_lossy(), own, p.root(0o755))?;
+        p.dir(&workspace.at.to_string_lossy(), own, p.root(0o755))?;
     }
     Ok(user)
 }

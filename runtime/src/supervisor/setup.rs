@@ -16,11 +16,13 @@ use super::agents::Agents;
 use super::board::Board;
 use super::container::{self, ContainerError, DevContainer};
 use super::helper::Helper;
-use super::home::{self, HomeChoice, HomeMount};
+use super::home::{self, HomeChoice};
+use super::kept::KeptMount;
 use super::log::Log;
 use super::mounts::{self, MountError, Overlay};
 use super::provision::{self, ProvisionError};
 use super::service::{self, ServiceError};
+use super::workspace::{self, WorkspaceError};
 use super::{PodSpec, agents, storage};
 use crate::cgroup::Given;
 use crate::limits::{self, ProgramLimits};
@@ -65,6 +67,9 @@ pub enum SetupError {
         /// Why.
         source: io::Error,
     },
+    /// There is no workspace.
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
     /// A mount failed.
     #[error(transparent)]
     Mount(#[from] MountError),
@@ -166,9 +171,11 @@ pub fn set_up(
     let names = names(spec, bridge.as_ref());
     let user = provision::provision(&rootfs, spec, egress.resolv_conf(), &names)?;
     let home = home_mount(spec, &user, &rootfs, &scratch.join("home"))?;
+    let workspace = workspace::prepare(spec, &user, &scratch)?;
+    let kept: Vec<KeptMount> = home.into_iter().chain(workspace).collect();
     let agents = Agents::prepare(scratch.join(agents::NAME), spec.login.uid, &user)
         .map_err(SetupError::Agents)?;
-    let dev = container::start(spec, &scratch, &rootfs, home.as_ref())?;
+    let dev = container::start(spec, &scratch, &rootfs, &kept)?;
     let services = match &mut bridge {
         Some(bridge) => Some(
             service::start_all(spec, bridge, &names, egress.resolv_conf(), board.clone()).map_err(
@@ -231,7 +238,7 @@ fn home_mount(
     user: &SessionUser,
     rootfs: &Path,
     at: &Path,
-) -> Result<Option<HomeMount>, SetupError> {
+) -> Result<Option<KeptMount>, SetupError> {
     let root = Rootfs::open(rootfs).map_err(|source| SetupError::Home {
         path: "/".into(),
         source,
@@ -277,7 +284,7 @@ fn info(spec: &PodSpec, user: SessionUser) -> PodInfo {
         workspace: spec
             .workspace
             .as_ref()
-            .map(|dir| dir.to_string_lossy().into_owned()),
+            .map(|workspace| workspace.at.to_string_lossy().into_owned()),
         comes_up: false,
         user,
         working_dir: config

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use oci_spec::image::ImageConfiguration;
 
-use super::{HomeChoice, ServiceSpec, Terms};
+use super::{HomeChoice, ServiceSpec, Terms, Workspace};
 use crate::cgroup;
 use crate::idmap::IdMap;
 use crate::limits::Limits;
@@ -31,8 +31,8 @@ pub struct PodSpec {
     pub login: Login,
     /// Variables of sessions beside the image's, `NAME=value`.
     pub env: Vec<String>,
-    /// Where sessions begin, if not at home; made if it is missing.
-    pub workspace: Option<PathBuf>,
+    /// Where sessions begin, if not at home.
+    pub workspace: Option<Workspace>,
     /// Containers beside the dev container.
     pub services: Vec<ServiceSpec>,
     /// What it can reach.

@@ -36,22 +36,57 @@ pub fn fresh_service(storage: &Path, top: Option<&PathBuf>) -> io::Result<(PathB
     make(storage, top)
 }
 
+/// The same for what a pod changes in its copy of the directory `lower`: beside the
+/// root's, or kept as that is.
+///
+/// # Errors
+///
+/// When the directories cannot be made.
+pub fn copy(storage: &Path, lower: &Path, keep: bool) -> io::Result<(PathBuf, PathBuf)> {
+    let top = lower.to_path_buf();
+    if !keep {
+        return fresh_service(&storage.join(COPY), Some(&top));
+    }
+    let dir = storage.join(KEPT).join(COPY);
+    match fs::symlink_metadata(&dir) {
+        Ok(_) => Ok((dir.join("upper"), dir.join("work"))),
+        Err(_) => make_whole(&dir, Some(&top)),
+    }
+}
+
 /// The upper and work directories that are kept, made if they are missing.
 ///
 /// # Errors
 ///
 /// When the directories cannot be made.
 pub fn kept(storage: &Path, top: Option<&PathBuf>) -> io::Result<(PathBuf, PathBuf)> {
+    // What services wrote goes with every pod.
+    set_aside(storage)?;
     let kept = storage.join(KEPT);
-    if fs::symlink_metadata(&kept).is_err() {
-        let new = storage.join("kept.new");
-        put_away(storage, &["kept.new"])?;
-        fs::DirBuilder::new().mode(0o700).create(&new)?;
-        make(&new, top)?;
-        fs::rename(&new, &kept)?;
-        fs::File::open(storage)?.sync_all()?;
+    match fs::symlink_metadata(&kept) {
+        Ok(_) => Ok((kept.join("upper"), kept.join("work"))),
+        Err(_) => make_whole(&kept, top),
     }
-    Ok((kept.join("upper"), kept.join("work")))
+}
+
+/// Makes the directory with an upper and a work directory, or nothing.
+fn make_whole(dir: &Path, top: Option<&PathBuf>) -> io::Result<(PathBuf, PathBuf)> {
+    let (Some(above), Some(name)) = (dir.parent(), dir.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let mut new = name.to_owned();
+    new.push(".new");
+    let new = above.join(new);
+    // Of one that was killed while it made it.
+    match fs::remove_dir_all(&new) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    fs::DirBuilder::new().mode(0o700).create(&new)?;
+    make(&new, top)?;
+    fs::rename(&new, dir)?;
+    fs::File::open(above)?.sync_all()?;
+    Ok((dir.join("upper"), dir.join("work")))
 }
 
 /// Sees that everything that was written to the kept directories is on disk.
@@ -66,6 +101,9 @@ pub fn sync(storage: &Path) -> io::Result<()> {
 
 /// What a pod that keeps its root has instead of `upper` and `work`.
 const KEPT: &str = "kept";
+
+/// What a pod has changed in its copy of the workspace.
+const COPY: &str = "workspace";
 
 fn make(dir: &Path, top: Option<&PathBuf>) -> io::Result<(PathBuf, PathBuf)> {
     let (upper, work) = (dir.join("upper"), dir.join("work"));
@@ -93,7 +131,7 @@ fn make(dir: &Path, top: Option<&PathBuf>) -> io::Result<(PathBuf, PathBuf)> {
 ///
 /// When it cannot be renamed.
 pub fn set_aside(storage: &Path) -> io::Result<()> {
-    put_away(storage, &["upper", "work", "services"])
+    put_away(storage, &["upper", "work", "services", COPY])
 }
 
 fn put_away(storage: &Path, names: &[&str]) -> io::Result<()> {
@@ -162,5 +200,26 @@ mod tests {
         sweep(dir.path());
         assert_eq!(fs::read_to_string(again.join("x")).unwrap(), "mine");
         assert!(work.is_dir());
+    }
+
+    #[test]
+    fn what_is_changed_in_a_copy_is_kept_with_the_root_alone() {
+        let (dir, lower) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::set_permissions(lower.path(), fs::Permissions::from_mode(0o750)).unwrap();
+        for keep in [false, true, false, true] {
+            let (root, _) = match keep {
+                true => kept(dir.path(), None).unwrap(),
+                false => fresh(dir.path(), None).unwrap(),
+            };
+            let (upper, work) = copy(dir.path(), lower.path(), keep).unwrap();
+            assert_eq!(fs::metadata(&upper).unwrap().mode() & 0o7777, 0o750);
+            assert!(work.is_dir() && upper.parent() != root.parent());
+            fs::write(upper.join("changed"), "x").unwrap();
+        }
+        let (upper, _) = copy(dir.path(), lower.path(), true).unwrap();
+        assert!(upper.join("changed").exists());
+        fresh(dir.path(), None).unwrap();
+        let (upper, _) = copy(dir.path(), lower.path(), false).unwrap();
+        assert!(!upper.join("changed").exists());
     }
 }

@@ -188,7 +188,7 @@ pub fn runtime_spec(
         .readonly_paths(container::readonly_paths())
         .seccomp(seccomp::of_service()?)
         .build()?;
-    let mut mounts = container::mounts(pod, &pod.paths.scratch(), None)?;
+    let mut mounts = container::mounts(pod, &pod.paths.scratch(), &[])?;
     // The agents of sessions are for the dev container alone.
     mounts.retain(|m| !m.destination().starts_with(agent::DIR));
     for volume in &service.volumes {
