@@ -13,7 +13,7 @@ packages_for() {
         # A root directory for scripts/package --check.
         check) echo mmdebstrap ;;
         # A virtual machine for scripts/vm-test.
-        vm) echo qemu-system-x86 qemu-utils mmdebstrap e2fsprogs openssh-client ;;
+        vm) echo qemu-system-x86 qemu-utils mmdebstrap e2fsprogs openssh-client curl ca-certificates ;;
         faults) echo libfaketime ;;
         quickstart) echo curl ca-certificates python3 ;;
         # A registry, tools that read images independently, and the clients that users have.

@@ -4,20 +4,43 @@
 # Its directory holds disk.raw (the distribution, made once), run.qcow2 (what this run wrote),
 # kernel, initrd, admin and user keys, and console.
 
-vm_packages=linux-image-amd64,systemd-sysv,dbus,dbus-user-session,libpam-systemd,udev,kmod,apparmor
+vm_packages=systemd-sysv,dbus,dbus-user-session,libpam-systemd,udev,kmod,apparmor,initramfs-tools
 vm_packages+=,openssh-server,openssh-sftp-server,uidmap,passt,nftables,iproute2,procps,libseccomp2,ca-certificates
 
-# make_disk DIR: the distribution, from its own packages; again only if this recipe has changed.
+# What mmdebstrap is asked for each distribution, after the packages that all have.
+vm_distribution() {
+    case $1 in
+        bookworm) vm_source=(--components=main --include=linux-image-amd64 bookworm) ;;
+        noble)
+            ubuntu_keys "$2"
+            vm_source=("--components=main,universe" --include=linux-image-virtual --keyring="$2/ubuntu.gpg" noble)
+            vm_mirror=(http://archive.ubuntu.com/ubuntu)
+            ;;
+        *) die "no machine of $1 is known: there are bookworm and noble" ;;
+    esac
+}
+
+# Debian has no package of Ubuntu's keys.
+ubuntu_keys() {
+    local package=$1/keys.deb pool=https://archive.ubuntu.com/ubuntu/pool/main/u/ubuntu-keyring
+    [ ! -e "$1/ubuntu.gpg" ] || return 0
+    curl -sSfL -o "$package" "$pool/ubuntu-keyring_2023.11.28.1_all.deb"
+    sha256sum --quiet --check <<<"36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8  $package"
+    dpkg-deb --fsys-tarfile "$package" | tar -xO ./usr/share/keyrings/ubuntu-archive-keyring.gpg >"$1/new.gpg"
+    mv "$1/new.gpg" "$1/ubuntu.gpg"
+}
+
+# make_disk DIR SUITE: the distribution, from its own packages; again only if this recipe has changed.
 make_disk() {
-    local dir=$1 root recipe suite
-    suite=bookworm
-    recipe="$suite $vm_packages $(sha256sum <"${BASH_SOURCE[0]}")"
+    local dir=$1 suite=$2 root recipe vm_source=() vm_mirror=()
+    recipe="$suite $(sha256sum <"${BASH_SOURCE[0]}")"
     [ "$(cat "$dir/recipe" 2>/dev/null)" != "$recipe" ] || return 0
     rm -f "$dir/recipe" "$dir/disk.raw"
+    vm_distribution "$suite" "$dir"
     root=$(mktemp -d "$dir/root.XXXXXX")
     say "making the disk of a machine"
-    nice mmdebstrap --quiet --mode=root --variant=minbase --components=main --include="$vm_packages" \
-        "$suite" "$root" >&2
+    nice mmdebstrap --quiet --mode=root --variant=minbase --include="$vm_packages" \
+        "${vm_source[@]}" "$root" "${vm_mirror[@]}" >&2
     local key
     for key in admin user; do
         [ -e "$dir/$key" ] || ssh-keygen -q -t ed25519 -N '' -C "$key" -f "$dir/$key"
@@ -34,6 +57,8 @@ make_disk() {
     # Emulated, on a busy machine: nothing is late.
     printf '[Manager]\nDefaultTimeoutStartSec=900s\nDefaultDeviceTimeoutSec=900s\n' >"$root/etc/systemd/system.conf.d/vm.conf"
     printf 'LoginGraceTime 900\n' >"$root/etc/ssh/sshd_config.d/10-vm.conf"
+    # sshd itself, where it would be systemd that listens for it.
+    [ ! -e "$root/lib/systemd/system/ssh.socket" ] || chroot "$root" systemctl disable --quiet ssh.socket
     chroot "$root" systemctl enable --quiet systemd-networkd ssh
     chroot "$root" systemctl mask --quiet systemd-networkd-wait-online.service apt-daily.timer apt-daily-upgrade.timer \
         e2scrub_all.timer fstrim.timer

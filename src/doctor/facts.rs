@@ -33,6 +33,8 @@ pub struct HostFacts {
     pub apparmor_restricts: Option<u64>,
     /// Whether an AppArmor profile of podspawn's is installed.
     pub apparmor_profile: bool,
+    /// The profile that this program runs with; `unconfined`: none.
+    pub apparmor_label: Option<String>,
     /// `newuidmap` and `newgidmap`: whether each may do its work, if it is there.
     pub id_mappers: [Option<bool>; 2],
     /// Mode of `/dev/net/tun`.
@@ -94,6 +96,7 @@ impl HostFacts {
             unprivileged_userns_clone: sysctl("kernel/unprivileged_userns_clone"),
             apparmor_restricts: sysctl("kernel/apparmor_restrict_unprivileged_userns"),
             apparmor_profile: Path::new("/etc/apparmor.d/podspawn").exists(),
+            apparmor_label: apparmor_label(),
             id_mappers: ["newuidmap", "newgidmap"].map(may_map),
             tun: fs::metadata("/dev/net/tun").ok().map(|m| m.mode() & 0o777),
             pasta: program::find("pasta"),
@@ -123,6 +126,12 @@ fn sysctl(name: &str) -> Option<u64> {
         .trim()
         .parse()
         .ok()
+}
+
+/// Without the mode that follows the name: `podspawn (unconfined)`.
+fn apparmor_label() -> Option<String> {
+    let said = fs::read_to_string("/proc/self/attr/apparmor/current").ok()?;
+    Some(said.split([' ', '\n']).next()?.to_owned())
 }
 
 /// Setuid root, or with a capability of its own, as some distributions have it.

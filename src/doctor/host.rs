@@ -53,7 +53,7 @@ fn user_namespaces(facts: &HostFacts) -> Finding {
             what,
             "user.max_user_namespaces is 0",
             none,
-            "echo user.max_user_namespaces=65536 >/etc/sysctl.d/60-podspawn.conf; sysctl --system",
+            "echo user.max_user_namespaces=65536 >>/etc/sysctl.d/60-podspawn.conf; sysctl --system",
         );
     }
     if facts.unprivileged_userns_clone == Some(0) {
@@ -61,24 +61,38 @@ fn user_namespaces(facts: &HostFacts) -> Finding {
             what,
             "kernel.unprivileged_userns_clone is 0",
             none,
-            "echo kernel.unprivileged_userns_clone=1 >/etc/sysctl.d/60-podspawn.conf; sysctl --system",
+            "echo kernel.unprivileged_userns_clone=1 >>/etc/sysctl.d/60-podspawn.conf; sysctl --system",
         );
     }
-    if facts.apparmor_restricts.is_some_and(|value| value != 0) && !facts.apparmor_profile {
-        return Finding::broken(
+    match facts.apparmor_restricts {
+        None | Some(0) => Finding::good(what, "allowed"),
+        Some(_) => restricted(facts),
+    }
+}
+
+/// AppArmor takes the capabilities in a user namespace from programs without a profile.
+fn restricted(facts: &HostFacts) -> Finding {
+    let what = "user namespaces";
+    let on = "kernel.apparmor_restrict_unprivileged_userns is on";
+    match facts.apparmor_label.as_deref() {
+        None | Some("unconfined") => Finding::broken(
             what,
-            "kernel.apparmor_restrict_unprivileged_userns is on, and there is no profile for podspawn",
-            none,
-            format!(
-                "cp {PROFILE} /etc/apparmor.d/podspawn; apparmor_parser -r /etc/apparmor.d/podspawn"
-            ),
-        );
+            match facts.apparmor_profile {
+                false => format!("{on}, and there is no profile for podspawn"),
+                true => format!("{on}, and podspawn's profile is not in force"),
+            },
+            "no pod can be made",
+            match facts.apparmor_profile {
+                false => format!(
+                    "cp {PROFILE} /etc/apparmor.d/podspawn; apparmor_parser -r /etc/apparmor.d/podspawn"
+                ),
+                true => "apparmor_parser -r /etc/apparmor.d/podspawn; it is for /usr/bin/podspawn and no other file".into(),
+            },
+        ),
+        Some(profile) => {
+            Finding::good(what, format!("allowed by the AppArmor profile {profile}"))
+        }
     }
-    let allowed = match facts.apparmor_restricts {
-        Some(1..) => "allowed by podspawn's AppArmor profile",
-        _ => "allowed",
-    };
-    Finding::good(what, allowed)
 }
 
 fn id_mappers(found: [Option<bool>; 2]) -> Finding {
@@ -380,14 +394,20 @@ mod tests {
             with(|f| f.unprivileged_userns_clone = Some(0)),
             [("user namespaces", Broken)]
         );
-        assert_eq!(
-            with(|f| f.apparmor_restricts = Some(1)),
-            [("user namespaces", Broken)]
-        );
-        assert_eq!(
-            with(|f| (f.apparmor_restricts, f.apparmor_profile) = (Some(1), true)),
-            []
-        );
+        let restricted = |label: Option<&str>, installed| {
+            with(|f| {
+                f.apparmor_restricts = Some(1);
+                f.apparmor_label = label.map(Into::into);
+                f.apparmor_profile = installed;
+            })
+        };
+        for installed in [false, true] {
+            for label in [None, Some("unconfined")] {
+                let found = restricted(label, installed);
+                assert_eq!(found, [("user namespaces", Broken)]);
+            }
+            assert_eq!(restricted(Some("podspawn"), installed), []);
+        }
         assert_eq!(
             with(|f| f.id_mappers = [Some(true), Some(false)]),
             [("newuidmap, newgidmap", Broken)]
