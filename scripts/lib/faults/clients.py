@@ -17,7 +17,7 @@ LIMIT = 150
 # Signals that tell of a fault in a program.
 CRASHES = [signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV, signal.SIGSYS]
 
-KINDS = ["login", "login", "login", "slow", "terminal", "upload", "download", "sftp", "service", "pull"]
+KINDS = ["login", "login", "login", "slow", "terminal", "upload", "download", "sftp", "pull"]
 
 
 class Clients:
@@ -79,14 +79,14 @@ class Clients:
         if "podspawn: " in line and done.returncode in (125, 126, 127):
             return "refused", line
         # The program's own word, where it may not have what it needs.
-        if any(why in said for why in ("can't fork", "Too many open files", "No space left", "wget: ")):
+        if any(why in said for why in ("can't fork", "Too many open files", "No space left")):
             return "failed inside", said
         if done.returncode == 1 and ("onnection" in said or "lost" in said):
             return "cut off", ""
         return "UNCLEAR", detail
 
-    def ssh(self, noise, command, want, data=b"", options=(), pod=None):
-        pod = pod or f"p{noise.randrange(self.pods)}"
+    def ssh(self, noise, command, want, data=b"", options=()):
+        pod = f"p{noise.randrange(self.pods)}"
         argv = self.host.ssh("-o", f"SetEnv=PODSPAWN_PROJECT={pod}", *options)
         return self.run([*argv, command], want, data)
 
@@ -99,13 +99,6 @@ class Clients:
 
     def terminal(self, noise, token):
         return self.ssh(noise, f"echo {token}", lambda out: out == f"{token}\r\n".encode(), options=["-tt"])
-
-    def service(self, noise, token):
-        # Connection refused while it is started again: wget says so.
-        # A static busybox does not look names up.
-        find = "$(awk '$2 == \"web\" { print $1; exit }' /etc/hosts)"
-        fetch = f"wget -q -T 5 -O - http://{find}:8000/page; s=$?; echo {token}; exit $s"
-        return self.ssh(noise, fetch, lambda out: out == f"page\n{token}\n".encode(), pod="p0")
 
     def upload(self, noise, token):
         data = noise.randbytes(noise.randrange(1 << 21))
