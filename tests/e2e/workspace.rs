@@ -180,8 +180,9 @@ services:
     // A pod that is there stays as it is.
     assert_eq!(host.ssh("echo $FROM $BOTH").run().line(), "project project");
     end(&host);
-    let look = "echo $FROM, $BOTH; pwd; wget -qO- http://side:8080/hosts | grep -c side";
-    let expected = "workspace of default, project\n/workspace/default\n1";
+    let look =
+        "echo $FROM, $BOTH; pwd; wget -qO- http://side:8080/hosts | grep -qw side && echo there";
+    let expected = "workspace of default, project\n/workspace/default\nthere";
     let output = host.ssh(look).limit(120).run();
     assert_eq!(output.line(), expected, "{output}\n{}", host.log());
     assert_eq!(output.errors(), "");
