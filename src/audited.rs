@@ -4,7 +4,7 @@
 //! that is made in between would inherit it.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use podspawn_runtime::pod::PodName;
 use podspawn_runtime::record::{Audit, AuditEvent, Sink, Who};
@@ -31,6 +31,7 @@ impl Audited {
         client: Option<&str>,
         (action, terminal): (&Action, bool),
     ) -> Self {
+        let begin = Instant::now();
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now = now.unwrap_or_default().as_millis();
         let who = Who {
@@ -42,11 +43,7 @@ impl Audited {
         let audit = Audit::open(&sink, who.clone());
         audit.write(AuditEvent::Connect { client, terminal });
         audit.write(AuditEvent::Runs(action));
-        Self {
-            sink,
-            who,
-            begin: Instant::now(),
-        }
+        Self { sink, who, begin }
     }
 
     /// Opens the log for the end, while the host's files are in sight.
@@ -63,12 +60,8 @@ impl Audited {
                 .as_ref()
                 .map(|ended| ended.how)
                 .map_err(Failure::line),
-            duration: self.lasted(),
+            duration: self.begin.elapsed(),
         }
-    }
-
-    fn lasted(&self) -> Duration {
-        self.begin.elapsed()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -32,7 +33,11 @@ fn host(more: &str) -> Host {
 }
 
 fn lines(host: &Host) -> Vec<Value> {
-    let path = host.dir.join(format!("audit-{}.json", host.user));
+    read(&host.dir.join(format!("audit-{}.json", host.user)))
+}
+
+/// The lines of an audit log, each of which is whole.
+pub fn read(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap();
     assert!(text.is_ascii() && text.ends_with('\n'), "{text:?}");
     text.lines()

@@ -5,8 +5,7 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Duration;
 
-use serde_json::Value;
-
+use crate::audit;
 use crate::services::{POSTGRES, REDIS};
 use crate::support::carry::carry_by;
 use crate::support::client::{Ssh, options};
@@ -145,15 +144,11 @@ fn sessions_are_written_down() {
         audit.display()
     ));
     assert_eq!(run(&host, "exit 7").code, Some(7));
-    let text = fs::read_to_string(&audit).unwrap();
-    let lines: Vec<Value> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
-        .collect();
+    let lines = audit::read(&audit);
     let of = |event: &str| {
         let mut found = lines.iter().filter(|l| l["event"] == event);
-        let line = found.next().unwrap_or_else(|| panic!("{event}: {text}"));
-        assert!(found.next().is_none(), "{event}: {text}");
+        let line = found.next().unwrap_or_else(|| panic!("{event}: {lines:?}"));
+        assert!(found.next().is_none(), "{event}: {lines:?}");
         line
     };
     let user = nix::unistd::User::from_name(&host.user).unwrap().unwrap();

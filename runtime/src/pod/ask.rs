@@ -200,7 +200,7 @@ pub fn stop(paths: &PodPaths, now: bool) -> Result<Stopped, StopError> {
         return Err(StopError::Silent);
     };
     pidfd_send_signal(&supervisor, Signal::KILL).map_err(|e| StopError::Kill(e.into()))?;
-    match super::connection::readable_by(&supervisor, Instant::now() + KILLED) {
+    match super::readable_by(&supervisor, Instant::now() + KILLED) {
         Ok(true) => Ok(Stopped::Ended),
         _ => Err(StopError::Slow(KILLED.as_secs())),
     }

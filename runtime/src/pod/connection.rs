@@ -185,7 +185,7 @@ impl Connection {
 }
 
 /// Whether there is something to read by then, or the end.
-pub(super) fn readable_by(fd: impl AsFd, until: Instant) -> io::Result<bool> {
+pub(crate) fn readable_by(fd: impl AsFd, until: Instant) -> io::Result<bool> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut fds = [PollFd::new(&fd, PollFlags::IN)];
     loop {

@@ -7,10 +7,9 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use super::connection::readable_by;
 use super::{
     ClaimError, Connection, ConnectionError, Lock, LockMode, PROTOCOL, PathsError, PodInfo,
-    PodPaths, Reply, Request, claim,
+    PodPaths, Reply, Request, claim, readable_by,
 };
 use crate::error::chain;
 use crate::supervisor::{LaunchError, PodSpec, launch};

@@ -33,6 +33,7 @@ pub(crate) use ask::somebody_listens;
 pub use ask::{Alive, Condition, StopError, Stopped, look_at, names, stop};
 pub use claim::{Claim, ClaimError, claim};
 pub use clear::{ClearError, Cleared, clear, remove};
+pub(crate) use connection::readable_by;
 pub use connection::{Connection, ConnectionError};
 pub use find::{Attached, Came, FindError, attach, attach_or_launch};
 pub use lock::{Lock, LockMode};

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, waitpid};
 
@@ -11,14 +12,14 @@ use super::{PodSpec, attend, setup};
 use crate::cgroup::{self, Given};
 use crate::error::chain;
 use crate::idmap::{self, IdMapError};
-use crate::pod::{Claim, Connection, Lock, Reply};
+use crate::pod::{Claim, Connection, Lock, Reply, readable_by};
 use crate::record::AuditEvent;
 use crate::seccomp::{self, FilterError};
 use crate::sys::{self, Cloned, NamespaceFlags};
 
-/// How long a pod may take to come up, in seconds. A previous supervisor of the
+/// How long a pod may take to come up. A previous supervisor of the
 /// same pod that is still ending its processes is waited for within it.
-const START: u64 = 60;
+const START: Duration = Duration::from_secs(60);
 
 /// Why no supervisor could be started.
 #[derive(Debug, thiserror::Error)]
@@ -73,28 +74,19 @@ pub fn launch(
 /// Writes the maps, tells the supervisor to go, and waits until its answer is
 /// there to be read.
 fn start(pid: Pid, spec: &PodSpec, connection: &Connection) -> Result<(), LaunchError> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     idmap::write(pid, &spec.map)?;
     let name = spec.paths.name.as_str();
     let cgroup = cgroup::give(name, pid, &spec.host_user, &spec.limits);
     connection.send(&Go { cgroup }, &[])?;
-    let mut fds = [PollFd::new(connection, PollFlags::IN)];
-    let limit = Timespec {
-        tv_sec: START.cast_signed(),
-        tv_nsec: 0,
-    };
-    loop {
-        match poll(&mut fds, Some(&limit)) {
-            Ok(0) => {
-                let why = format!(
-                    "it was not ready after {START} s; its log is {}",
-                    spec.paths.log().display()
-                );
-                return Err(io::Error::other(why).into());
-            }
-            Ok(_) => return Ok(()),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(io::Error::from(e).into()),
+    match readable_by(connection, Instant::now() + START)? {
+        true => Ok(()),
+        false => {
+            let why = format!(
+                "it was not ready after {} s; its log is {}",
+                START.as_secs(),
+                spec.paths.log().display()
+            );
+            Err(io::Error::other(why).into())
         }
     }
 }

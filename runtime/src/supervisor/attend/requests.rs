@@ -46,10 +46,8 @@ pub fn answer(
 
 /// Attaches the connection and shows it the way in.
 pub fn admit(peer: &mut Peer, state: &mut State<'_>) -> bool {
-    let came = peer.session.is_none();
-    if came {
-        peer.session = Some(state.life.joined());
-    }
+    let came = peer.session.is_none().then(|| state.life.joined());
+    peer.session = peer.session.or(came);
     let reply = Reply::Attached(Box::new(PodInfo {
         comes_up: state.board.borrow().comes_up(),
         ..state.info.clone()
@@ -57,7 +55,7 @@ pub fn admit(peer: &mut Peer, state: &mut State<'_>) -> bool {
     let sent = peer
         .connection
         .send(&reply, &[state.init.as_fd(), state.filter.as_fd()]);
-    if let Some(number) = peer.session.filter(|_| came) {
+    if let Some(number) = came {
         let there = state.life.sessions();
         let line = format_args!("session {number} came; {there} there");
         state.log.line(line);

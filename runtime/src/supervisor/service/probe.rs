@@ -5,10 +5,9 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use caps::{CapSet, CapsHashSet};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     DumpableBehavior, Gid, Pid, PidfdFlags, Signal, Uid, WaitOptions, kill_process,
     kill_process_group, pidfd_open, waitpid,
@@ -19,6 +18,7 @@ use rustix::thread::{
 };
 
 use super::spec::{Check, CheckCommand};
+use crate::pod::readable_by;
 use crate::supervisor::container::DevContainer;
 use crate::sys::{self, Forked};
 
@@ -83,11 +83,7 @@ fn inside(init: &DevContainer, check: &Check, place: &Place<'_>) -> io::Result<i
 /// The exit status of `pid`, the leader of a process group.
 fn wait(pid: Pid, limit: Duration) -> io::Result<i32> {
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-    let limit = Timespec {
-        tv_sec: limit.as_secs().cast_signed(),
-        tv_nsec: limit.subsec_nanos().into(),
-    };
-    let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit))? > 0;
+    let ended = readable_by(&pidfd, Instant::now() + limit)?;
     if !ended {
         let _ = kill_process_group(pid, Signal::KILL);
         // Before it made its group there is nobody else in it.
