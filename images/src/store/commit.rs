@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::fixup::Plan;
 use super::scratch::Scratch;
@@ -73,9 +73,24 @@ impl Inner {
         names: &[Reference],
     ) -> Result<(), StoreError> {
         let place = self.layout.image(digest);
-        if fs::symlink_metadata(&place).is_err() {
-            self.check_layers(layers)?;
-            let staged = self.stage_image(manifest, config, layers)?;
+        let is_new = fs::symlink_metadata(&place).is_err();
+        let failures = self.begin_writing()?;
+        let staged = match is_new {
+            true => {
+                self.check_layers(layers)?;
+                Some(self.stage_image(manifest, config, layers)?)
+            }
+            false => None,
+        };
+        let names = self.stage_names(digest, names)?;
+        if is_new {
+            // Once for all of it, and for the renames that published the layers.
+            let synced = self.syncs.sync(failures);
+            synced.map_err(StoreError::io("sync", &place))?;
+        } else {
+            names.iter().try_for_each(StagedName::sync)?;
+        }
+        if let Some(staged) = staged {
             match fs::rename(staged.path(), &place) {
                 // Another process was faster with the same image.
                 Err(error)
@@ -85,13 +100,17 @@ impl Inner {
                     ) => {}
                 renamed => renamed.map_err(StoreError::io("make", &place))?,
             }
-            let images = self.layout.images();
+        }
+        names.iter().try_for_each(StagedName::publish)?;
+        // Should a name be on the disk without its image, it names nothing until the next pull.
+        let images = self.layout.images();
+        if is_new {
             layout::sync_dir(&images).map_err(StoreError::io("sync", &images))?;
         }
-        names.iter().try_for_each(|name| self.name(digest, name))
+        self.sync_names(&names)
     }
 
-    /// Puts together what goes into `images`, and sees it onto the disk.
+    /// Puts together what goes into `images`.
     fn stage_image(
         &self,
         manifest: &[u8],
@@ -110,7 +129,6 @@ impl Inner {
             list.push_str(&level.digest.file_name());
             list.push('\n');
         }
-        let failures = self.begin_writing()?;
         let staged = self.scratch("image")?;
         if !plan.is_empty() {
             list.push_str("fixup\n");
@@ -130,9 +148,6 @@ impl Inner {
             let path = staged.path().join(name);
             write_new(&path, bytes).map_err(StoreError::io("write", &path))?;
         }
-        // Once for all of it, and for the renames that published the layers.
-        let synced = self.syncs.sync(failures);
-        synced.map_err(StoreError::io("sync", staged.path()))?;
         Ok(staged)
     }
 
@@ -154,19 +169,69 @@ impl Inner {
     }
 
     fn name(&self, digest: &Digest, name: &Reference) -> Result<(), StoreError> {
-        let name = name.to_string();
-        let place = self.layout.reference(&name);
-        let scratch = self.scratch("ref")?;
-        let file = scratch.path().join("ref");
-        let written = write_synced(&file, format!("{digest}\n{name}\n").as_bytes())
-            .and_then(|()| fs::rename(&file, &place))
-            .and_then(|()| layout::sync_dir(&self.layout.refs()));
-        written.map_err(StoreError::io("write", &place))
+        let names = self.stage_names(digest, std::slice::from_ref(name))?;
+        names.iter().try_for_each(StagedName::sync)?;
+        names.iter().try_for_each(StagedName::publish)?;
+        self.sync_names(&names)
+    }
+
+    /// Those of `names` that do not name `digest` yet.
+    fn stage_names(
+        &self,
+        digest: &Digest,
+        names: &[Reference],
+    ) -> Result<Vec<StagedName>, StoreError> {
+        let mut staged = Vec::new();
+        for name in names {
+            let name = name.to_string();
+            if self.resolve(&name)?.as_ref() == Some(digest) {
+                continue;
+            }
+            let place = self.layout.reference(&name);
+            let scratch = self.scratch("ref")?;
+            let written = write_new(
+                &scratch.path().join(NAME),
+                format!("{digest}\n{name}\n").as_bytes(),
+            );
+            let file = written.map_err(StoreError::io("write", &place))?;
+            staged.push(StagedName {
+                scratch,
+                file,
+                place,
+            });
+        }
+        Ok(staged)
+    }
+
+    fn sync_names(&self, names: &[StagedName]) -> Result<(), StoreError> {
+        let refs = self.layout.refs();
+        if names.is_empty() {
+            return Ok(());
+        }
+        layout::sync_dir(&refs).map_err(StoreError::io("sync", &refs))
     }
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_new(path, bytes)?.sync_all()
+/// The file of a staged name.
+const NAME: &str = "ref";
+
+/// A name that is written, and not yet where names are looked for.
+struct StagedName {
+    scratch: Scratch,
+    file: fs::File,
+    place: PathBuf,
+}
+
+impl StagedName {
+    fn sync(&self) -> Result<(), StoreError> {
+        let synced = self.file.sync_all();
+        synced.map_err(StoreError::io("write", &self.place))
+    }
+
+    fn publish(&self) -> Result<(), StoreError> {
+        let renamed = fs::rename(self.scratch.path().join(NAME), &self.place);
+        renamed.map_err(StoreError::io("write", &self.place))
+    }
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<fs::File> {
