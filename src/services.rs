@@ -116,6 +116,7 @@ pub fn wait(paths: &PodPaths, info: &PodInfo, action: &Action, told: bool) -> Re
         return Ok(());
     }
     let begin = Instant::now();
+    let mut pause = SOON;
     while let Some(status) = status(paths) {
         let unready: Vec<&ServiceStatus> =
             status.services.iter().filter(|s| !s.was_ready).collect();
@@ -135,7 +136,10 @@ pub fn wait(paths: &PodPaths, info: &PodInfo, action: &Action, told: bool) -> Re
         if let Some(service) = hopeless.or(late) {
             return Err(Failure::new(failed(service)));
         }
-        std::thread::sleep(if unready.is_empty() { SOON } else { LOOK });
+        if !unready.is_empty() {
+            pause = (pause * 2).min(LOOK);
+        }
+        std::thread::sleep(pause);
     }
     Ok(())
 }

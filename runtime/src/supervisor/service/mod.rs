@@ -32,7 +32,10 @@ use super::log::Log;
 use crate::network::Bridge;
 use crate::pod::{ServiceState, ServiceStatus};
 
-/// How often to look whether a service is ready.
+/// How soon to look whether a service is ready; twice as long each time.
+const SOON: Duration = Duration::from_millis(5);
+
+/// How long at most until the next look.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// How long services may take to end when they are asked to.
@@ -76,6 +79,8 @@ pub struct Services {
     all: Vec<Service>,
     guest: PathBuf,
     timer: OwnedFd,
+    /// Until the next look.
+    pause: Duration,
     board: Board,
     stopping: bool,
 }
@@ -126,6 +131,7 @@ pub fn start_all(
         all,
         guest: pod.guest.clone(),
         timer,
+        pause: SOON,
         board,
         stopping: false,
     };
@@ -138,14 +144,13 @@ impl Services {
     /// Looks again soon, if there is anything to look for.
     fn arm(&self) {
         let idle = self.stopping || self.all.iter().all(|s| s.state == State::Ready);
-        let interval = if idle { Duration::ZERO } else { LOOK };
-        let spec = Timespec {
+        let timespec = |duration: Duration| Timespec {
             tv_sec: 0,
-            tv_nsec: interval.subsec_nanos().into(),
+            tv_nsec: duration.subsec_nanos().into(),
         };
         let every = Itimerspec {
-            it_interval: spec,
-            it_value: spec,
+            it_interval: timespec(Duration::ZERO),
+            it_value: timespec(if idle { Duration::ZERO } else { self.pause }),
         };
         let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &every);
     }
@@ -155,10 +160,14 @@ impl Services {
     }
 
     fn tick(&mut self, log: &mut Log) {
+        self.pause = (self.pause * 2).min(LOOK);
         for service in &mut self.all {
             match service.state {
                 State::Starting => service.look(log),
-                State::Down(until) if until <= Instant::now() => service.again(&self.guest, log),
+                State::Down(until) if until <= Instant::now() => {
+                    service.again(&self.guest, log);
+                    self.pause = SOON;
+                }
                 State::Down(_) | State::Ready => {}
             }
         }
