@@ -140,11 +140,7 @@ fn wait(
     seconds: u64,
 ) -> Result<(), HelperError> {
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let limit = Timespec {
-            tv_sec: left.as_secs().cast_signed(),
-            tv_nsec: left.subsec_nanos().into(),
-        };
+        let limit = until(deadline);
         let mut fds = [
             PollFd::new(socket, PollFlags::IN),
             PollFd::new(process, PollFlags::IN),
@@ -157,6 +153,14 @@ fn wait(
             Err(Errno::INTR) => {}
             Err(e) => return Err(io::Error::from(e).into()),
         }
+    }
+}
+
+fn until(deadline: Instant) -> Timespec {
+    let left = deadline.saturating_duration_since(Instant::now());
+    Timespec {
+        tv_sec: left.as_secs().cast_signed(),
+        tv_nsec: left.subsec_nanos().into(),
     }
 }
 
@@ -208,7 +212,8 @@ fn end(process: Process) {
     process.kill();
     let deadline = Instant::now() + REAP;
     while !process.has_ended() && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(1));
+        let mut ended = [PollFd::new(&process, PollFlags::IN)];
+        let _ = poll(&mut ended, Some(&until(deadline)));
     }
 }
 
