@@ -4,7 +4,7 @@
 # Its directory holds disk.raw (the distribution, made once), run.qcow2 (what this run wrote),
 # kernel, initrd, admin and user keys, and console.
 
-vm_packages=systemd-sysv,dbus,dbus-user-session,libpam-systemd,udev,kmod,apparmor,initramfs-tools
+vm_packages=apt,systemd-sysv,dbus,dbus-user-session,libpam-systemd,udev,kmod,apparmor,initramfs-tools
 vm_packages+=,openssh-server,openssh-sftp-server,uidmap,passt,nftables,iproute2,procps,libseccomp2,ca-certificates
 
 # What mmdebstrap is asked for each distribution, after the packages that all have.
