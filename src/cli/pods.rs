@@ -141,6 +141,7 @@ impl Known {
             "limits": status.map(|s| &s.limits),
             "network": status.map(|s| &s.network),
             "services": status.map(|s| &s.services),
+            "descriptors": status.map(|s| s.descriptors),
         })
     }
 }
@@ -233,6 +234,7 @@ pub(super) mod tests {
                 restarts: 3,
                 why: vec!["it ended with status 1".into(), "no space".into()],
             }],
+            descriptors: 20,
         };
         Known {
             name: name.parse().unwrap(),

@@ -37,6 +37,9 @@ pub struct PodStatus {
     /// Its services.
     #[serde(default)]
     pub services: Vec<ServiceStatus>,
+    /// How many descriptors the supervisor has open: nobody else may look.
+    #[serde(default)]
+    pub descriptors: usize,
 }
 
 /// How a service is.

@@ -3,6 +3,7 @@
 An environment that podspawn's processes are to have is given to each sshd by SetEnv.
 """
 
+import json
 import os
 import pathlib
 import shutil
@@ -68,6 +69,21 @@ def supervisors():
         except OSError:
             pass
     return found
+
+
+def own_memory(pid):
+    """Memory of a process that is not of a file, in KiB. Of processes that were forked from each
+    other, each has what they share."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    fields = dict(line.split(":") for line in status)
+    return sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssShmem"))
+
+
+def descriptors(podspawn, env=None):
+    """How many the supervisor of the only pod has open, by its own account."""
+    listed = subprocess.run([*podspawn, "list", "--format", "json"], env=env, check=True, capture_output=True)
+    (pod,) = json.loads(listed.stdout)
+    return pod["descriptors"]
 
 
 def end_pods():

@@ -12,7 +12,7 @@ import sys
 import time
 
 import common
-from hosts import STAGE, Sshd, end_pods, supervisors
+from hosts import STAGE, Sshd, descriptors, end_pods, own_memory, supervisors
 
 OUT = pathlib.Path(sys.argv[1])
 IMAGE = os.environ["BENCH_REGISTRY"] + "/podspawn/busybox:1"
@@ -26,10 +26,8 @@ COMMANDS = [("true", 0), ("cat /etc/passwd", 0), ("exit 3", 3), ("sh -c 'sleep 0
 
 
 def look(pid):
-    """Resident memory that is its own, in KiB, and descriptors."""
-    status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    anon = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
-    return anon, len(os.listdir(f"/proc/{pid}/fd"))
+    """Memory that is its own, in KiB, and descriptors."""
+    return own_memory(pid), descriptors([f"{STAGE}/bin/podspawn", "--config", f"{OUT}/config.yaml"])
 
 
 def settled(pid):
