@@ -15,7 +15,7 @@ pub mod login_shell;
 pub mod original_command;
 pub mod output;
 mod pasta;
-mod podfile;
+pub mod podfile;
 mod project;
 pub mod registries;
 pub mod server;
