@@ -27,13 +27,14 @@ packages_for() {
 
 # Installs what is missing of the named groups: need_packages build run …
 need_packages() {
-    local group package missing=()
+    local group package all=() missing=()
     command -v dpkg-query >/dev/null || {
         say "this is not Debian or Ubuntu: nothing is installed, what is missing will show"
         return 0
     }
     for group in "$@"; do
         for package in $(packages_for "$group"); do
+            all+=("$package")
             dpkg-query -W -f='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed ||
                 missing+=("$package")
         done
@@ -45,7 +46,8 @@ need_packages() {
         apt=(sudo apt-get)
     fi
     say "installing ${missing[*]}"
-    install_packages "${apt[@]}" -- "${missing[@]}" || die "could not install ${missing[*]}"
+    # All by name, so that none of them makes room for another.
+    install_packages "${apt[@]}" -- "${all[@]}" || die "could not install ${missing[*]}"
 }
 
 # Without a password, or with somebody there to type it.
@@ -67,7 +69,7 @@ install_packages() {
         "${sudo[@]}" chmod 755 "$policy"
     fi
     { "${apt[@]}" -q update &&
-        DEBIAN_FRONTEND=noninteractive "${apt[@]}" -q install -y --no-install-recommends "$@"; } \
+        DEBIAN_FRONTEND=noninteractive "${apt[@]}" -q install -y --no-upgrade --no-install-recommends "$@"; } \
         >"$log" 2>&1 </dev/null || status=$?
     [ -z "$made" ] || "${sudo[@]}" rm -f "$policy"
     if [ -d /run/systemd/system ]; then
