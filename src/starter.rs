@@ -111,11 +111,8 @@ fn answer(place: &Place, session: &OwnedFd) -> Result<(), Failure> {
 }
 
 fn wait(socket: &OwnedFd, limit: Duration) -> io::Result<()> {
-    let limit = Timespec {
-        tv_sec: limit.as_secs().cast_signed(),
-        tv_nsec: 0,
-    };
-    match poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&limit))? {
+    let limit = Timespec::try_from(limit).ok();
+    match poll(&mut [PollFd::new(socket, PollFlags::IN)], limit.as_ref())? {
         0 => Err(io::ErrorKind::TimedOut.into()),
         _ => Ok(()),
     }

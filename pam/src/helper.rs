@@ -145,7 +145,7 @@ fn wait(
             PollFd::new(socket, PollFlags::IN),
             PollFd::new(process, PollFlags::IN),
         ];
-        match poll(&mut fds, Some(&limit)) {
+        match poll(&mut fds, limit.as_ref()) {
             Ok(0) => return Err(HelperError::TimedOut(seconds)),
             Ok(_) if !fds[0].revents().is_empty() => return Ok(()),
             // A pod that it began to make may still hold the socket.
@@ -156,12 +156,10 @@ fn wait(
     }
 }
 
-fn until(deadline: Instant) -> Timespec {
+/// The time from now until then; `None` for one that no clock reaches.
+fn until(deadline: Instant) -> Option<Timespec> {
     let left = deadline.saturating_duration_since(Instant::now());
-    Timespec {
-        tv_sec: left.as_secs().cast_signed(),
-        tv_nsec: left.subsec_nanos().into(),
-    }
+    Timespec::try_from(left).ok()
 }
 
 /// Takes the one message, and the descriptors that come with it.
@@ -213,7 +211,7 @@ fn end(process: Process) {
     let deadline = Instant::now() + REAP;
     while !process.has_ended() && Instant::now() < deadline {
         let mut ended = [PollFd::new(&process, PollFlags::IN)];
-        let _ = poll(&mut ended, Some(&until(deadline)));
+        let _ = poll(&mut ended, until(deadline).as_ref());
     }
 }
 

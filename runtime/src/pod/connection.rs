@@ -190,11 +190,8 @@ pub(crate) fn readable_by(fd: impl AsFd, until: Instant) -> io::Result<bool> {
     let mut fds = [PollFd::new(&fd, PollFlags::IN)];
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        let limit = Timespec {
-            tv_sec: left.as_secs().cast_signed(),
-            tv_nsec: left.subsec_nanos().into(),
-        };
-        match poll(&mut fds, Some(&limit)) {
+        let limit = Timespec::try_from(left).ok();
+        match poll(&mut fds, limit.as_ref()) {
             Ok(count) => return Ok(count > 0),
             Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e.into()),

@@ -157,10 +157,7 @@ fn events(
     }
     let left =
         hung_up.map(|since| HANG_UP.saturating_sub(since.elapsed()) + Duration::from_millis(1));
-    let timeout = left.map(|d| Timespec {
-        tv_sec: d.as_secs().cast_signed(),
-        tv_nsec: d.subsec_nanos().into(),
-    });
+    let timeout = left.and_then(|left| Timespec::try_from(left).ok());
     match poll(&mut fds, timeout.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
         Err(e) => return Err(e.into()),

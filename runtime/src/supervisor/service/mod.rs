@@ -144,15 +144,12 @@ impl Services {
     /// Looks again soon, if there is anything to look for.
     fn arm(&self) {
         let idle = self.stopping || self.all.iter().all(|s| s.state == State::Ready);
-        let timespec = |duration: Duration| Timespec {
-            tv_sec: 0,
-            tv_nsec: duration.subsec_nanos().into(),
+        let next = if idle { Duration::ZERO } else { self.pause };
+        let once = Itimerspec {
+            it_interval: Timespec::default(),
+            it_value: Timespec::try_from(next).unwrap_or_default(),
         };
-        let every = Itimerspec {
-            it_interval: timespec(Duration::ZERO),
-            it_value: timespec(if idle { Duration::ZERO } else { self.pause }),
-        };
-        let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &every);
+        let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once);
     }
 
     fn publish(&self) {
