@@ -58,12 +58,11 @@ pub struct Egress {
 }
 
 /// Leaves the host's network namespace for a new one with a loopback device.
-/// `ready` is a path, in a directory that will be there, for pasta's use.
 ///
 /// # Errors
 ///
 /// When the kernel refuses the namespace. That there is no way out is no error.
-pub fn leave_host(network: &Network, ready: &Path, board: Board) -> Result<Egress, EgressError> {
+pub fn leave_host(network: &Network, board: Board) -> Result<Egress, EgressError> {
     let mut egress = Egress {
         host: HostNetwork::default(),
         keeper: None,
@@ -73,7 +72,7 @@ pub fn leave_host(network: &Network, ready: &Path, board: Board) -> Result<Egres
         board,
     };
     if let Network::Pasta { program } = network
-        && let Err(why) = egress.fork_keeper(program.as_deref(), ready)
+        && let Err(why) = egress.fork_keeper(program.as_deref())
     {
         egress.state = State::Down(why);
     }
@@ -83,7 +82,7 @@ pub fn leave_host(network: &Network, ready: &Path, board: Board) -> Result<Egres
 }
 
 impl Egress {
-    fn fork_keeper(&mut self, program: Option<&Path>, ready: &Path) -> Result<(), String> {
+    fn fork_keeper(&mut self, program: Option<&Path>) -> Result<(), String> {
         let Some(program) = program else {
             return Err("pasta is not installed (package passt)".into());
         };
@@ -92,7 +91,6 @@ impl Egress {
         let pasta = Pasta {
             program: program.to_owned(),
             forward: self.host.resolv.forward,
-            ready: ready.to_owned(),
         };
         let keeper = keeper::fork(&pasta).map_err(|e| format!("cannot fork: {e}"))?;
         self.keeper = Some(keeper);

@@ -12,12 +12,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use caps::{CapSet, Capability, CapsHashSet};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::net::RecvFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, waitpid};
@@ -34,8 +33,6 @@ pub struct Pasta {
     pub program: PathBuf,
     /// Where it answers for a name server on the host.
     pub forward: Option<std::net::IpAddr>,
-    /// A path at which it can say that it is ready.
-    pub ready: PathBuf,
 }
 
 /// From the supervisor: start pasta on the tap, after a while. The first comes
@@ -105,18 +102,18 @@ fn keep(connection: &Connection, pasta: &Pasta) -> i32 {
 
 /// Runs pasta once, and says why it ended; `None` when the supervisor ended first.
 fn run(connection: &Connection, pasta: &Pasta, netns: &OwnedFd) -> io::Result<Option<String>> {
-    let mut ready = Some(fifo(&pasta.ready)?);
-    let (said_at, says) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    let said_at = File::from(said_at);
+    let pipe = || pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK);
+    let ((ready, is_up), (said_at, says)) = (pipe()?, pipe()?);
+    let (mut ready, said_at) = (Some(File::from(ready)), File::from(said_at));
     let pid = match sys::fork()? {
         Forked::Child => {
-            let e = become_pasta(pasta, netns, &says);
+            let e = become_pasta(pasta, netns, &is_up, &says);
             let _ = rustix::io::write(&says, format!("{e}\n").as_bytes());
             sys::exit(127)
         }
         Forked::Parent(pid) => pid,
     };
-    drop(says);
+    drop((is_up, says));
     let child = pidfd_open(pid, PidfdFlags::empty())?;
     let mut said = Vec::new();
     loop {
@@ -133,15 +130,16 @@ fn run(connection: &Connection, pasta: &Pasta, netns: &OwnedFd) -> io::Result<Op
             Err(e) => return Err(e.into()),
         }
         let now = |n: usize| fds.get(n).is_some_and(|fd| !fd.revents().is_empty());
-        let (ended, abandoned, speaks, is_ready) = (now(0), now(1), now(2), now(3));
+        let (ended, abandoned, speaks, answers) = (now(0), now(1), now(2), now(3));
         if speaks {
             listen(&said_at, &mut said);
         }
-        if is_ready {
-            ready = None;
-            if connection.send(&News::Up, &[]).is_err() {
-                return Ok(None);
-            }
+        if answers
+            && let Some(mut ready) = ready.take()
+            && ready.read(&mut [0; 32]).is_ok_and(|count| count > 0)
+            && connection.send(&News::Up, &[]).is_err()
+        {
+            return Ok(None);
         }
         if abandoned {
             return Ok(None);
@@ -179,19 +177,9 @@ fn describe(status: rustix::process::WaitStatus, said: &[u8]) -> String {
     }
 }
 
-/// A fifo, and the end at which it is read.
-fn fifo(path: &Path) -> io::Result<OwnedFd> {
-    match rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-        Err(e) => return Err(e.into()),
-    }
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?)
-}
-
 /// Returns only when pasta cannot be executed.
-fn become_pasta(pasta: &Pasta, netns: &OwnedFd, says: &OwnedFd) -> io::Error {
-    let prepared = prepare(netns, says);
+fn become_pasta(pasta: &Pasta, netns: &OwnedFd, is_up: &OwnedFd, says: &OwnedFd) -> io::Error {
+    let prepared = prepare(netns, is_up, says);
     let args = arguments(pasta);
     match (prepared, CString::new(pasta.program.as_os_str().as_bytes())) {
         (Ok(()), Ok(program)) => sys::exec(&program, &args, &[c"PATH=/usr/bin:/bin".into()]),
@@ -200,12 +188,14 @@ fn become_pasta(pasta: &Pasta, netns: &OwnedFd, says: &OwnedFd) -> io::Error {
     }
 }
 
-fn prepare(netns: &OwnedFd, says: &OwnedFd) -> io::Result<()> {
+fn prepare(netns: &OwnedFd, is_up: &OwnedFd, says: &OwnedFd) -> io::Result<()> {
     // Should the keeper be killed, pasta must not go on alone.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    // By a standard descriptor: pasta closes all others. A path below /proc
-    // would ask for more capabilities than pasta keeps.
+    // By standard descriptors: pasta closes all others. The path of another process
+    // would ask for more capabilities than pasta keeps, and distributions' AppArmor has
+    // pasta write nowhere but in /tmp and homes.
     rustix::stdio::dup2_stdin(netns)?;
+    rustix::stdio::dup2_stdout(is_up)?;
     rustix::stdio::dup2_stderr(says)?;
     // What joining the namespace and setting addresses there takes; pasta gives
     // it up after that.
@@ -237,11 +227,12 @@ fn arguments(pasta: &Pasta) -> Vec<CString> {
         "none",
         "-U",
         "none",
+        // Written once it does its work.
         "--pid",
+        "/proc/self/fd/1",
     ]
     .map(|arg| arg.as_bytes().to_vec())
     .to_vec();
-    args.push(pasta.ready.as_os_str().as_bytes().to_vec());
     if let Some(forward) = pasta.forward {
         args.extend([b"--dns-forward".to_vec(), forward.to_string().into_bytes()]);
     }

@@ -8,6 +8,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
@@ -23,6 +24,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::kept::KeptMount;
 use super::{PodSpec, agents};
 use crate::guest;
+use crate::pod::readable_by;
 use crate::sockets::agent;
 
 /// Why the container did not start.
@@ -120,12 +122,27 @@ pub fn launch(
         .and_then(|p| Pid::from_raw(p.as_raw()))
         .ok_or_else(init)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|_| init())?;
-    // One that could not be executed has given up its memory before the pipe, its arguments too.
-    let line = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()))?;
-    if line.is_empty() {
-        return Err(init());
+    match has_arguments(pid, &pidfd)? {
+        true => Ok(DevContainer { pid, pidfd }),
+        false => Err(init()),
     }
-    Ok(DevContainer { pid, pidfd })
+}
+
+/// Whether a process that executes, or has failed to, gets the arguments of the program: a while
+/// after it has closed its descriptors, if at all.
+fn has_arguments(pid: Pid, pidfd: &OwnedFd) -> io::Result<bool> {
+    let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
+    loop {
+        // In this order: it may get them, run and end in between.
+        let ended = readable_by(pidfd, Instant::now())?;
+        if !std::fs::read(&path)?.is_empty() {
+            return Ok(true);
+        }
+        if ended {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_micros(100));
+    }
 }
 
 /// The sources of libcontainer's errors may end before the reason, which then only Debug shows:

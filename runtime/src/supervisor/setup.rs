@@ -138,7 +138,7 @@ pub fn set_up(
 ) -> Result<Pod, SetupError> {
     let scratch = spec.paths.scratch();
     let board = Board::default();
-    let mut egress = leave_host(&spec.network, &scratch.join("egress"), board.clone())?;
+    let mut egress = leave_host(&spec.network, board.clone())?;
     let storage_error = |source| SetupError::Storage {
         path: spec.paths.storage().into(),
         source,
