@@ -2,11 +2,12 @@
 # A host of its own in network namespaces, with a world outside of it that nobody else sees.
 
 # make_outside: needs root. Sets outside_host, the namespace of the host; its resolv.conf is
-# /etc/netns/NAME/resolv.conf, which the tests may write. The world has 203.0.113.9,
-# 2001:db8:9::9 and, for names, 203.0.113.53.
+# /etc/netns/NAME/resolv.conf, which the tests may write. The world, outside_world, has
+# 203.0.113.9, 2001:db8:9::9 and, for names, 203.0.113.53.
 make_outside() {
     outside_host=podspawn-h$$
-    local world=podspawn-w$$ pid
+    outside_world=podspawn-w$$
+    local world=$outside_world pid
     ip netns add "$outside_host" && on_exit ip netns del "$outside_host"
     ip netns add "$world" && on_exit ip netns del "$world"
     ip link add eth0 netns "$outside_host" type veth peer name eth0 netns "$world"
