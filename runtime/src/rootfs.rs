@@ -13,8 +13,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchmod, fchown, fstat, mkdirat,
-    openat, openat2, renameat, symlinkat, unlinkat,
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, fchmod, fchown, fstat, mkdirat,
+    openat, openat2, renameat, statat, symlinkat, unlinkat,
 };
 
 /// Largest file that is read, in bytes.
@@ -180,6 +180,22 @@ impl Rootfs {
         }
     }
 
+    /// Puts an empty directory in the place of `name`, directly in the root, if that is
+    /// a symlink.
+    ///
+    /// # Errors
+    ///
+    /// Those of `unlink(2)` and `mkdir(2)`.
+    pub fn replace_link(&self, name: &str) -> io::Result<()> {
+        let found = statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW);
+        let is_link = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+        if found.as_ref().is_ok_and(is_link) {
+            unlinkat(&self.0, name, AtFlags::empty())?;
+            mkdirat(&self.0, name, Mode::from_raw_mode(0o755))?;
+        }
+        Ok(())
+    }
+
     /// The regular files directly in the directory `path`, by name; none when it
     /// is missing. At most `limit`.
     #[must_use]
@@ -252,6 +268,26 @@ mod tests {
             b"new"
         );
         assert!(root.join("etc/x/y").is_dir());
+    }
+
+    #[test]
+    fn a_link_gives_way_to_a_directory_and_nothing_else_does() {
+        let host = tempfile::tempdir().unwrap();
+        let root = host.path().join("root");
+        std::fs::create_dir_all(root.join("proc/kept")).unwrap();
+        std::fs::write(root.join("file"), "kept").unwrap();
+        symlink(host.path(), root.join("dev")).unwrap();
+        symlink("nowhere", root.join("sys")).unwrap();
+        let rootfs = Rootfs::open(&root).unwrap();
+        for name in ["dev", "sys", "proc", "file", "missing"] {
+            rootfs.replace_link(name).unwrap();
+        }
+        for name in ["dev", "sys"] {
+            assert!(std::fs::symlink_metadata(root.join(name)).unwrap().is_dir());
+            assert_eq!(std::fs::read_dir(root.join(name)).unwrap().count(), 0);
+        }
+        assert!(root.join("proc/kept").is_dir() && !root.join("missing").exists());
+        assert_eq!(std::fs::read(root.join("file")).unwrap(), b"kept");
     }
 
     #[test]

@@ -25,6 +25,7 @@ use super::kept::KeptMount;
 use super::{PodSpec, agents};
 use crate::guest;
 use crate::pod::readable_by;
+use crate::rootfs::Rootfs;
 use crate::sockets::agent;
 
 /// Why the container did not start.
@@ -36,6 +37,9 @@ pub enum ContainerError {
     /// The bundle could not be written.
     #[error("cannot write the container's bundle")]
     Bundle(#[from] io::Error),
+    /// There is no place for its devices.
+    #[error("cannot make /dev in the container")]
+    Devices(#[source] io::Error),
     /// libcontainer failed.
     #[error("cannot create the container: {0}")]
     Create(String),
@@ -92,6 +96,12 @@ pub fn launch(
         std::fs::create_dir(dir)?;
     }
     spec.save(bundle.join("config.json"))?;
+    // libcontainer makes links in it by its path, which one of the image's would lead out.
+    if let Some(root) = spec.root() {
+        let rootfs = Rootfs::open(root.path());
+        let made = rootfs.and_then(|rootfs| rootfs.replace_link("dev"));
+        made.map_err(ContainerError::Devices)?;
+    }
 
     let failed = |e: &LibcontainerError| {
         ContainerError::Create(with_reason(crate::error::chain(e), &format!("{e:?}")))

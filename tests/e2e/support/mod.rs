@@ -1,6 +1,7 @@
 //! What the tests stand on: hosts, clients, terminals, processes.
 
 pub mod agent;
+pub mod canary;
 pub mod carry;
 pub mod client;
 pub mod decoys;
