@@ -62,6 +62,12 @@ fn the_hosts_terminfo_cannot_be_changed() {
     let dirs = look("ls -d /run/podspawn/terminfo.*");
     let entries = look("find /run/podspawn/terminfo.*/ -type f | head -n 2");
     assert!(!dirs.is_empty() && !entries.is_empty());
+    // Were they the user's, as in a host's directory of theirs, the mount would still be read-only.
+    let mounts = look("cut -d' ' -f5,6 /proc/self/mountinfo | grep '^/run/podspawn/'");
+    assert_eq!(mounts.lines().count(), 1 + dirs.lines().count(), "{mounts}");
+    for mount in mounts.lines() {
+        assert!(mount.contains(" ro,"), "{mounts}");
+    }
     let of_dirs = dirs.lines().flat_map(|dir| {
         [
             "touch @/new",
