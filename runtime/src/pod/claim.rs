@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
@@ -15,7 +16,14 @@ use super::{Lock, LockMode, PathsError, PodName, PodPaths};
 /// The right to be one of the user's pods; shared by all processes that inherit it.
 #[derive(Debug)]
 pub struct Claim {
-    _lock: Option<Lock>,
+    lock: Option<Lock>,
+}
+
+impl Claim {
+    /// The descriptor that holds it.
+    pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.lock.as_ref().map(AsFd::as_fd)
+    }
 }
 
 /// Why there can be no further pod.
@@ -99,7 +107,7 @@ pub fn claim(paths: &PodPaths, most: u64) -> Result<Claim, ClaimError> {
         }
     }
     let lock = take(dir.join(paths.name.as_str()), LockMode::Shared)?;
-    Ok(Claim { _lock: lock })
+    Ok(Claim { lock })
 }
 
 /// Forgets that there was a pod of this name, unless there is one.

@@ -1,7 +1,7 @@
 //! Advisory locks that the kernel releases when their holder dies (`flock(2)`).
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
@@ -86,5 +86,11 @@ impl Lock {
                 Err(e) => return Err(e.into()),
             }
         }
+    }
+}
+
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }

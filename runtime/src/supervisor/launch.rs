@@ -2,7 +2,7 @@
 //! pod, the second ([`run`]) in the process that it clones.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, waitpid};
@@ -99,6 +99,10 @@ struct Go {
 
 /// Role: the supervisor, from its first instruction. Never returns.
 fn supervise(spec: PodSpec, run: OwnedFd, first: Connection, claim: Claim) -> ! {
+    // What else the session has open, another pod's connection say, it must not keep for life.
+    let own = [run.as_fd(), first.as_fd()].into_iter();
+    let kept: Vec<_> = own.chain(claim.as_fd()).chain(spec.leases()).collect();
+    sys::close_all_but(&kept);
     // Takes a while, and the launcher is busy with the maps for as long.
     let filter = seccomp::compile(&spec.security.capabilities);
     // Until the maps are written nothing can be created; a launcher that dies

@@ -1,6 +1,6 @@
 //! What a pod is made of, as the session hands it to the supervisor.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use oci_spec::image::ImageConfiguration;
@@ -55,6 +55,15 @@ pub struct PodSpec {
     pub home: HomeChoice,
     /// Whether what is written to its root is kept for the next pod of its name.
     pub keep_root: bool,
+}
+
+impl PodSpec {
+    /// What keeps its images in the store.
+    pub(super) fn leases(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let services = self.services.iter().map(|service| &service.image);
+        let images = [&self.image].into_iter().chain(services);
+        images.filter_map(|image| image.lease.as_ref().map(AsFd::as_fd))
+    }
 }
 
 /// An unpacked image.

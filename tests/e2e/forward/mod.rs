@@ -9,6 +9,7 @@ mod lying;
 mod neighbour;
 mod reach;
 mod services;
+mod starter;
 
 use crate::support::Tests;
 
@@ -18,5 +19,6 @@ pub fn all() -> Tests {
     tests.extend(lying::all());
     tests.extend(neighbour::all());
     tests.extend(services::all());
+    tests.extend(starter::all());
     tests
 }

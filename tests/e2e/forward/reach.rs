@@ -11,7 +11,7 @@ use crate::support::client::Output;
 use crate::support::host::free_port;
 use crate::support::net::{Answerer, ask, body, by_socks};
 use crate::support::screen::{Screen, clock, shows};
-use crate::support::{process, setup, wait_for};
+use crate::support::{setup, wait_for};
 use crate::tests;
 
 tests![
@@ -23,8 +23,6 @@ tests![
     a_forward_alone_starts_the_pod_and_holds_it,
     one_master_serves_many_sessions_and_late_forwards,
     a_pod_restarted_under_a_live_master,
-    a_session_starts_another_pod_of_the_users,
-    a_session_without_a_starter_says_what_to_do,
     paths_of_sockets_stay_closed,
     ordinary_users_and_root_are_unaffected,
     a_setuid_program_gains_nothing,
@@ -136,11 +134,11 @@ fn a_forward_alone_starts_the_pod_and_holds_it() {
     host.host.wait_until_empty(LIMIT);
 }
 
-fn control(host: &RootHost) -> String {
+pub fn control(host: &RootHost) -> String {
     host.host.dir.join("m").display().to_string()
 }
 
-fn over(host: &RootHost, command: &str) -> Output {
+pub fn over(host: &RootHost, command: &str) -> Output {
     let control = control(host);
     host.host.ssh(command).option("-S").option(control).run()
 }
@@ -203,48 +201,6 @@ fn a_pod_restarted_under_a_live_master() {
     assert_eq!(host.host.supervisors().len(), 1);
     assert_eq!(ask(port), "", "the old network");
     assert_eq!(host.through(&format!("localhost:{}", decoy.port)), "pod");
-}
-
-fn a_session_starts_another_pod_of_the_users() {
-    let host = RootHost::new();
-    let output = host
-        .host
-        .ssh("hostname")
-        .env("PODSPAWN_PROJECT", "web")
-        .run();
-    assert_eq!(output.line(), "web");
-    let output = host
-        .host
-        .ssh("hostname")
-        .env("PODSPAWN_PROJECT", "../web")
-        .run();
-    assert_eq!(output.code, Some(125), "{output}");
-    assert_eq!(host.host.supervisors().len(), 2);
-    let starters = || process::with_argument("session-helper");
-    wait_for("no helper outlives its connection", LIMIT, || {
-        starters().is_empty()
-    });
-}
-
-/// Nobody is left who could make a pod.
-fn a_session_without_a_starter_says_what_to_do() {
-    let host = RootHost::new();
-    let control = control(&host);
-    let _master = host.tunnel(&["-M", "-S", &control]);
-    wait_for("the master is up", LIMIT, || fs::metadata(&control).is_ok());
-    assert_eq!(over(&host, "echo up").line(), "up");
-    let config = host.host.dir.join("config.yaml").display().to_string();
-    for starter in process::with_argument(&format!("{config} session-helper")) {
-        starter.kill();
-    }
-    for supervisor in host.host.supervisors() {
-        supervisor.kill();
-    }
-    host.host.wait_until_empty(LIMIT);
-    let refused = over(&host, "echo reached");
-    assert_eq!(refused.code, Some(125), "{refused}");
-    assert!(refused.complaint().contains("log in again"), "{refused}");
-    assert_eq!(refused.text(), "");
 }
 
 fn paths_of_sockets_stay_closed() {
