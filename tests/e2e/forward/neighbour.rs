@@ -9,7 +9,10 @@ use crate::support::client::{Output, run};
 use crate::support::{process, setup, wait_for};
 use crate::tests;
 
-tests![another_user_cannot_use_the_agent];
+tests![
+    another_user_cannot_use_the_agent,
+    another_user_cannot_come_into_a_pod,
+];
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -46,4 +49,43 @@ fn another_user_cannot_use_the_agent() {
     assert!(refused.errors().contains("Permission denied"), "{refused}");
     process::signal(inside, rustix::process::Signal::TERM);
     drop(names);
+}
+
+/// Connects to a pod's control socket, and says whether it is hung up on.
+const CONNECT: &str = "import select, socket, sys
+control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+try:
+    control.connect(sys.argv[1])
+except OSError as e:
+    sys.exit(e.strerror)
+heard, _, _ = select.select([control], [], [], 3)
+print('hung up' if heard and not control.recv(99) else 'waited for')
+";
+
+/// Not through the directory, nor where that lets them in.
+fn another_user_cannot_come_into_a_pod() {
+    let host = RootHost::new();
+    assert_eq!(host.host.ssh("echo up").run().line(), "up");
+    let setup = setup::get().root.as_ref().unwrap();
+    let run = format!("/run/user/{}", setup.uid);
+    let control = format!("{run}/podspawn/default/control");
+    let connect = |user: &str| {
+        let mut command = host.command_as(user, OsStr::new("python3"));
+        command.args(["-c", CONNECT, &control]);
+        run_it(command)
+    };
+    assert_eq!(connect(&setup.user).line(), "waited for");
+    let refused = connect(&setup.other);
+    assert_eq!(refused.errors(), "Permission denied\n", "{refused}");
+    let mut open = host.command_as("root", OsStr::new("chmod"));
+    open.arg("a+rwx")
+        .args(["", "/podspawn", "/podspawn/default"].map(|below| format!("{run}{below}")));
+    open.arg(&control);
+    assert_eq!(run_it(open).line(), "");
+    assert_eq!(connect(&setup.other).line(), "hung up");
+    assert_eq!(connect(&setup.user).line(), "waited for");
+}
+
+fn run_it(command: std::process::Command) -> Output {
+    run(command, Vec::new(), LIMIT)
 }
