@@ -14,6 +14,7 @@ pub mod guest;
 pub mod login_shell;
 pub mod original_command;
 pub mod output;
+pub mod own_sshd;
 mod pasta;
 pub mod podfile;
 mod project;

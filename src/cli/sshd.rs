@@ -14,7 +14,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use podspawn_runtime::gateway::Gateway;
 use podspawn_runtime::pod::{PodName, PodNetwork, RunDir};
@@ -22,10 +22,10 @@ use podspawn_runtime::record::Sink;
 use podspawn_runtime::session;
 
 use super::{Place, spawn};
-use crate::audited;
 use crate::exit::{Exit, Failure};
 use crate::project::Project;
 use crate::session::{Joining, Wanted};
+use crate::{audited, own_sshd};
 
 /// Arguments of `podspawn sshd`.
 #[derive(Debug, clap::Args)]
@@ -185,11 +185,7 @@ fn host_key(own: &Path) -> Result<PathBuf, Failure> {
     }
     directory(own)?;
     let new = own.join(format!(".new.{}", std::process::id()));
-    let made = Command::new("ssh-keygen")
-        .args(["-q", "-t", "ed25519", "-N", "", "-C", "podspawn", "-f"])
-        .arg(&new)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
+    let made = own_sshd::keygen(&new, "podspawn")
         .stderr(Stdio::null())
         .status();
     if !made.as_ref().is_ok_and(std::process::ExitStatus::success) {
@@ -306,45 +302,34 @@ fn forced(
     for shell in shells {
         words.extend(["--shell".into(), shell.into()]);
     }
-    let words: Option<Vec<String>> = words.iter().map(|w| w.to_str().and_then(quoted)).collect();
+    let words: Option<Vec<String>> = words
+        .iter()
+        .map(|w| w.to_str().and_then(own_sshd::quoted))
+        .collect();
     words
         .map(|words| format!("exec {}", words.join(" ")))
-        .ok_or_else(|| Failure::new("a path has characters that sshd's configuration cannot hold"))
+        .ok_or_else(unquotable)
 }
 
-/// One word for any shell of the field; `None` where sshd's file could not hold it.
-fn quoted(word: &str) -> Option<String> {
-    let plain = |c: char| !c.is_control() && !"'\\\"".contains(c);
-    word.chars().all(plain).then(|| format!("'{word}'"))
+/// Of [`own_sshd::quoted`].
+pub(super) fn unquotable() -> Failure {
+    Failure::new("a path has characters that sshd's configuration cannot hold")
 }
 
 fn config(place: &Place, host_key: &Path, view: &Path, forced: &str) -> String {
+    let common = own_sshd::config(host_key, &view.join("authorized_keys"), forced);
     format!(
-        "HostKey \"{}\"\n\
-         AuthorizedKeysFile \"{}/authorized_keys\"\n\
+        "{common}\
          AllowUsers {}\n\
-         PidFile none\n\
-         AuthenticationMethods publickey\n\
          PasswordAuthentication no\n\
          KbdInteractiveAuthentication no\n\
-         UsePAM no\n\
-         StrictModes no\n\
-         UseDNS no\n\
-         PrintMotd no\n\
-         PrintLastLog no\n\
-         PermitUserRC no\n\
          PermitUserEnvironment no\n\
          AcceptEnv LANG LC_* COLORTERM\n\
          AllowAgentForwarding yes\n\
          AllowTcpForwarding yes\n\
-         AllowStreamLocalForwarding no\n\
          GatewayPorts clientspecified\n\
          X11Forwarding yes\n\
-         PermitTunnel no\n\
-         Subsystem sftp internal-sftp\n\
-         ForceCommand {forced}\n",
-        host_key.display(),
-        view.display(),
+         PermitTunnel no\n",
         place.account.name
     )
 }
@@ -353,14 +338,6 @@ fn config(place: &Place, host_key: &Path, view: &Path, forced: &str) -> String {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
-
-    #[test]
-    fn words_survive_a_shell() {
-        assert_eq!(quoted("/a b/$x").unwrap(), "'/a b/$x'");
-        for bad in ["it's", "a\nb", "a\\b", "a\"b"] {
-            assert_eq!(quoted(bad), None, "{bad:?}");
-        }
-    }
 
     #[test]
     fn keys_that_others_can_write_are_not_read() {

@@ -12,10 +12,12 @@ use podspawn_runtime::look;
 use podspawn_runtime::pod::{remove, stop};
 use serde_json::json;
 
+use super::sshd::unquotable;
 use super::{Place, namespace};
 use crate::exit::{Exit, Failure, chain};
 use crate::output::progress::Format;
 use crate::output::{self, table::table};
+use crate::own_sshd;
 use crate::verify::live::{self, Login};
 use crate::verify::{Finding, State, contents};
 
@@ -93,13 +95,15 @@ fn log_in(
         .map_err(|e| Failure::new(format!("cannot make a directory in /tmp: {e}")))?;
     let program = std::env::current_exe()
         .map_err(|e| Failure::new(format!("cannot find podspawn's own file: {e}")))?;
-    let config = named.map(|file| format!(" --config {}", quoted(file)));
+    let config = match named {
+        Some(file) => format!(" --config {}", quoted(file)?),
+        None => String::new(),
+    };
     let login = Login {
         dir: dir.path(),
         forced: format!(
-            "exec {}{} spawn --project {pod} --image {reference}",
-            quoted(&program),
-            config.unwrap_or_default()
+            "exec {}{config} spawn --project {pod} --image {reference}",
+            quoted(&program)?
         ),
         environment: environment(),
         user: &place.account.name,
@@ -123,9 +127,9 @@ fn environment() -> Vec<(&'static str, PathBuf)> {
         .collect()
 }
 
-/// One word of a command line for `sh`.
-fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
+fn quoted(path: &Path) -> Result<String, Failure> {
+    let word = path.to_str().and_then(own_sshd::quoted);
+    word.ok_or_else(unquotable)
 }
 
 fn said(args: &Args, findings: &[Finding]) -> String {
@@ -146,14 +150,4 @@ fn said(args: &Args, findings: &[Finding]) -> String {
         }
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_stays_one_word() {
-        assert_eq!(quoted(Path::new("/a b/it's")), "'/a b/it'\\''s'");
-    }
 }

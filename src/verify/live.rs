@@ -13,6 +13,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{Finding, State};
+use crate::own_sshd;
 
 /// How long one attempt may take; the first makes the pod.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -122,21 +123,7 @@ fn program(name: &str) -> Option<PathBuf> {
 impl Login<'_> {
     fn prepare(&self, sshd: &Path) -> std::io::Result<()> {
         for key in ["host", "client"] {
-            let made = Command::new("ssh-keygen")
-                .args([
-                    "-q",
-                    "-t",
-                    "ed25519",
-                    "-N",
-                    "",
-                    "-C",
-                    "podspawn-verify",
-                    "-f",
-                ])
-                .arg(self.dir.join(key))
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .status()?;
+            let made = own_sshd::keygen(&self.dir.join(key), "podspawn-verify").status()?;
             if !made.success() {
                 return Err(std::io::Error::other("ssh-keygen made no key"));
             }
@@ -149,14 +136,9 @@ impl Login<'_> {
             .iter()
             .map(|(name, value)| format!(" {name}={}", value.display()))
             .collect();
-        let mut config = format!(
-            "HostKey {dir}/host\nAuthorizedKeysFile {dir}/client.pub\nPidFile none\n\
-             AuthenticationMethods publickey\nUsePAM no\nStrictModes no\nUseDNS no\n\
-             PrintMotd no\nPrintLastLog no\nPermitUserRC no\nAllowTcpForwarding no\n\
-             AllowStreamLocalForwarding no\nX11Forwarding no\nAllowAgentForwarding no\n\
-             Subsystem sftp internal-sftp\nForceCommand {}\n",
-            self.forced
-        );
+        let (host_key, keys) = (self.dir.join("host"), self.dir.join("client.pub"));
+        let mut config = own_sshd::config(&host_key, &keys, &self.forced);
+        config.push_str("AllowTcpForwarding no\nX11Forwarding no\nAllowAgentForwarding no\n");
         if !environment.is_empty() {
             config.push_str(&format!("SetEnv{environment}\n"));
         }
