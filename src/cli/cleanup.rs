@@ -9,6 +9,7 @@ use podspawn_runtime::idmap;
 use podspawn_runtime::pod::{self, Cleared, PodPaths};
 use serde_json::json;
 
+use super::format::{Answer, says};
 use super::{Place, namespace, pods};
 use crate::exit::{Exit, Failure, chain};
 use crate::output;
@@ -16,10 +17,10 @@ use crate::output::progress::Format;
 
 /// Arguments of `podspawn cleanup`.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("format", says("The names of the pods, or a JSON object for each")))]
 pub struct Args {
-    /// The names of the pods, or a JSON object for each
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 /// Clears.
@@ -41,7 +42,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     for name in names {
         match pod::clear(&PodPaths::new(&run, &place.root, name.clone())) {
             Ok(Cleared::InUse) => {}
-            Ok(Cleared::Done) => output::answer(&match args.format {
+            Ok(Cleared::Done) => output::answer(&match args.answer.format {
                 Format::Text => format!("{name}\n"),
                 Format::Json => format!("{}\n", json!({"cleared": name.as_str()})),
             })?,

@@ -5,6 +5,7 @@ use std::path::Path;
 use podspawn_images::store::{Usage, disk_usage};
 use serde_json::json;
 
+use super::format::{Answer, says};
 use super::{Place, namespace};
 use crate::exit::{Exit, Failure};
 use crate::output::progress::Format;
@@ -13,10 +14,10 @@ use crate::output::{self, text};
 
 /// Arguments of `podspawn df`.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("format", says("A table for people, or a JSON object in bytes")))]
 pub struct Args {
-    /// A table for people, or a JSON object in bytes
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 /// A line: what, how many, how large, and how much of it prune would remove.
@@ -39,7 +40,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     let lines: Vec<Line> = lines(&usage).into_iter().chain(kept(&place.root)).collect();
     let cache = &place.config.system_cache;
     let shared = cache.as_deref().map_or(0, disk_usage);
-    output::answer(&match args.format {
+    output::answer(&match args.answer.format {
         Format::Text => as_table(&lines, shared),
         Format::Json => format!("{}\n", as_json(&usage, &lines, shared)),
     })?;

@@ -10,6 +10,7 @@ use std::process::Command;
 use podspawn_runtime::pod::PodName;
 use serde_json::Value;
 
+use super::format::{Answer, says};
 use super::{Place, namespace};
 use crate::doctor::{Finding, State, cgroup, facts, host, pod, user};
 use crate::exit::{Exit, Failure};
@@ -20,13 +21,13 @@ use crate::server::program;
 
 /// Arguments of `podspawn doctor`.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("format", says("For people, or a JSON array of findings")))]
 pub struct Args {
     /// As root: this user alone, instead of every container user
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
-    /// For people, or a JSON array of findings
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    #[command(flatten)]
+    answer: Answer,
     /// Nothing but this user's own affairs, as this user
     #[arg(long, hide = true)]
     own: bool,
@@ -93,7 +94,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
             }
         }
     }
-    output::answer(&match args.format {
+    output::answer(&match args.answer.format {
         Format::Json => format!("{:#}\n", Value::Array(findings.clone())),
         Format::Text => findings.iter().map(paragraph).collect(),
     })?;

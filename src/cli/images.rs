@@ -8,6 +8,7 @@ use std::path::Path;
 use podspawn_images::store::{ImageSummary, Store};
 use serde_json::json;
 
+use super::format::{Answer, says};
 use super::{Place, namespace};
 use crate::exit::{Exit, Failure};
 use crate::output::progress::Format;
@@ -16,13 +17,13 @@ use crate::output::{self, text};
 
 /// Arguments of `podspawn images`.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("format", says("A table for people, or a JSON array")))]
 pub struct Args {
     /// Show nothing but digests
     #[arg(long, short)]
     quiet: bool,
-    /// A table for people, or a JSON array
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 /// Lists.
@@ -41,7 +42,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     images.sort_by(|a, b| {
         (a.names.is_empty(), &a.names, &a.digest).cmp(&(b.names.is_empty(), &b.names, &b.digest))
     });
-    output::answer(&match (args.format, args.quiet) {
+    output::answer(&match (args.answer.format, args.quiet) {
         (Format::Json, _) => format!(
             "{:#}\n",
             images.iter().map(as_json).collect::<serde_json::Value>()

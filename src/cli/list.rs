@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Place;
+use super::format::{Answer, says};
 use super::pods::{self, Known};
 use crate::exit::{Exit, Failure};
 use crate::output::progress::Format;
@@ -11,6 +12,7 @@ use crate::output::{self, text};
 
 /// Arguments of `podspawn list`.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("format", says("A table for people, or a JSON array")))]
 pub struct Args {
     /// Show pods that have ended and left something, too
     #[arg(long, short)]
@@ -18,9 +20,8 @@ pub struct Args {
     /// Show nothing but names
     #[arg(long, short)]
     quiet: bool,
-    /// A table for people, or a JSON array
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 /// Lists.
@@ -32,7 +33,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     let place = Place::of_process(None, named)?;
     let mut pods = pods::all(&place)?;
     pods.retain(|pod| args.all || pod.is_there());
-    output::answer(&match (args.format, args.quiet) {
+    output::answer(&match (args.answer.format, args.quiet) {
         (Format::Json, _) => {
             let pods: serde_json::Value = pods.iter().map(Known::json).collect();
             format!("{pods:#}\n")

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::format::{Answer, says};
 use crate::exit::{Exit, Failure};
 use crate::login_shell;
 use crate::output::progress::Format;
@@ -10,10 +11,10 @@ use crate::server::accounts;
 
 /// Arguments of `podspawn list-users`.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("format", says("A table for people, or a JSON array")))]
 pub struct Args {
-    /// A table for people, or a JSON array
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 /// Lists.
@@ -23,7 +24,7 @@ pub struct Args {
 /// When the user database cannot be read.
 pub fn run(args: &Args) -> Result<Exit, Failure> {
     let users = accounts::list()?;
-    output::answer(&match args.format {
+    output::answer(&match args.answer.format {
         Format::Json => {
             let all = users.iter().map(|user| {
                 json!({

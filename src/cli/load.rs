@@ -8,6 +8,7 @@ use podspawn_images::archive::{LoadOptions, Loaded, load};
 use podspawn_images::reference::Reference;
 use serde_json::json;
 
+use super::format::{Answer, says};
 use super::{Place, namespace};
 use crate::exit::{Exit, Failure};
 use crate::output::progress::Format;
@@ -15,6 +16,10 @@ use crate::output::{self, progress};
 
 /// Arguments of `podspawn load`.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg(
+    "format",
+    says("Progress and result for people, or as JSON objects on standard output")
+))]
 pub struct Args {
     /// An OCI layout (a directory, or an archive of one) or an archive that
     /// docker save made; - for standard input
@@ -26,9 +31,8 @@ pub struct Args {
     /// Show nothing but the digests
     #[arg(long, short)]
     quiet: bool,
-    /// Progress and result for people, or as JSON objects on standard output
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 /// Loads, and prints the digests.
@@ -39,7 +43,7 @@ pub struct Args {
 pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     let place = Place::of_process(None, named)?;
     let map = namespace::map_of(&place.account)?;
-    if args.format == Format::Text && !args.quiet {
+    if args.answer.format == Format::Text && !args.quiet {
         namespace::note(&map, &place.account);
     }
     let store = namespace::open_store(&map, &place.root)?;
@@ -47,7 +51,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
         Some("-") => Path::new("/dev/stdin"),
         _ => &args.source,
     };
-    let progress = progress::of_verb(args.format, args.quiet);
+    let progress = progress::of_verb(args.answer.format, args.quiet);
     let options = LoadOptions {
         limits: place.config.limits.clone(),
         policy: place.config.policy.clone(),
@@ -57,12 +61,12 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     // Before anything else is said: it may be drawn on the same terminal.
     drop(progress);
     let loaded = loaded?;
-    if args.format == Format::Text && !args.quiet {
+    if args.answer.format == Format::Text && !args.quiet {
         for image in &loaded {
             output::notice(&note(image));
         }
     }
-    output::answer(&said(&loaded, args.format))?;
+    output::answer(&said(&loaded, args.answer.format))?;
     Ok(Exit::Success)
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use podspawn_runtime::pod::{PodName, PodPaths};
 use serde_json::json;
 
+use super::format::{Answer, says};
 use super::{Place, pods};
 use crate::exit::{Exit, Failure};
 use crate::output;
@@ -19,6 +20,7 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// Arguments of `podspawn logs`.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("format", says("The lines as they are, or a JSON object for each")))]
 pub struct Args {
     /// The pod; the default pod unless given
     #[arg(value_name = "POD")]
@@ -29,9 +31,8 @@ pub struct Args {
     /// Begin with the last so many lines
     #[arg(long, short = 'n', value_name = "LINES")]
     tail: Option<usize>,
-    /// The lines as they are, or a JSON object for each
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 /// Prints the log.
@@ -58,13 +59,13 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
         .tail
         .map_or(0, |tail| text.lines().count().saturating_sub(tail));
     let shown = text.lines().skip(skip);
-    print(shown, args.format)?;
+    print(shown, args.answer.format)?;
     if args.follow {
         loop {
             // First, so that nothing is missed of what came before the end.
             let over = !pods::one(&place, &name).is_ok_and(|pod| pod.is_there());
             let more = log.more().map_err(cannot)?;
-            print(more.lines(), args.format)?;
+            print(more.lines(), args.answer.format)?;
             log.reopen(&paths);
             if over {
                 break;

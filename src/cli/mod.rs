@@ -8,6 +8,7 @@ pub mod cleanup;
 pub mod df;
 pub mod doctor;
 pub mod exec;
+mod format;
 pub mod images;
 pub mod inspect;
 pub mod list;

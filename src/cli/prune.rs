@@ -6,6 +6,7 @@ use podspawn_images::store::{Removed, Store};
 use serde_json::json;
 
 use super::Place;
+use super::format::{Answer, says};
 use super::namespace;
 use crate::exit::{Exit, Failure};
 use crate::output::progress::Format;
@@ -13,13 +14,13 @@ use crate::output::{self, text};
 
 /// Arguments of `podspawn prune`.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("format", says("Lines for people, or a JSON object")))]
 pub struct Args {
     /// Images that have names as well, unless a pod uses them
     #[arg(long, short)]
     all: bool,
-    /// Lines for people, or a JSON object
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 /// Prunes, and says what is gone.
@@ -42,7 +43,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     removed.freed += pruned.freed;
     removed.in_use = pruned.in_use;
     removed.deferred |= pruned.deferred;
-    output::answer(&said(&removed, args.format))?;
+    output::answer(&said(&removed, args.answer.format))?;
     for digest in &removed.in_use {
         output::notice(&format!("{digest} is in use and stays until it is not"));
     }

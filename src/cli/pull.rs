@@ -12,6 +12,7 @@ use podspawn_images::reference::Reference;
 use podspawn_runtime::process::in_child as run_in_child;
 use serde_json::json;
 
+use super::format::{Answer, says};
 use super::{Place, namespace};
 use crate::exit::{Exit, Failure};
 use crate::output::progress::Format;
@@ -20,6 +21,10 @@ use crate::registries;
 
 /// Arguments of `podspawn pull`.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg(
+    "format",
+    says("Progress and result for people, or as JSON objects on standard output")
+))]
 pub struct Args {
     /// The image: ubuntu:24.04, registry.example/team/image@sha256:DIGEST
     #[arg(value_name = "REFERENCE")]
@@ -34,9 +39,8 @@ pub struct Args {
     /// Show nothing but the digest
     #[arg(long, short)]
     quiet: bool,
-    /// Progress and result for people, or as JSON objects on standard output
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 /// Pulls, and prints the digest.
@@ -51,11 +55,11 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
         true => for_host(&place, args, &options)?,
         false => {
             let map = namespace::map_of(&place.account)?;
-            if args.format == Format::Text && !args.quiet {
+            if args.answer.format == Format::Text && !args.quiet {
                 namespace::note(&map, &place.account);
             }
             let store = namespace::open_store(&map, &place.root)?;
-            let progress = progress::of_verb(args.format, args.quiet);
+            let progress = progress::of_verb(args.answer.format, args.quiet);
             let image = pull(&store, &args.reference, &options, &*progress);
             // Before anything else is said: it may be drawn on the same terminal.
             drop(progress);
@@ -63,7 +67,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
         }
     };
     let digest = digest.to_string();
-    output::answer(&match args.format {
+    output::answer(&match args.answer.format {
         Format::Text => format!("{digest}\n"),
         Format::Json => {
             let reference = args.reference.to_string();
@@ -86,7 +90,7 @@ fn for_host(place: &Place, args: &Args, options: &PullOptions) -> Result<Digest,
             "storage.system_cache is none: there is nowhere to put it",
         ));
     };
-    let progress = progress::of_verb(args.format, args.quiet);
+    let progress = progress::of_verb(args.answer.format, args.quiet);
     let digest = fill(cache, &args.reference, options, &*progress);
     drop(progress);
     Ok(digest?)

@@ -6,6 +6,7 @@ use podspawn_runtime::idmap;
 use podspawn_runtime::pod::{self, PodName};
 use serde_json::json;
 
+use super::format::{Answer, says};
 use super::{Place, namespace, pods, stop};
 use crate::exit::{Exit, Failure, chain};
 use crate::output;
@@ -14,6 +15,7 @@ use crate::{volumes, workspace};
 
 /// Arguments of `podspawn rm`.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("format", says("The names of the pods, or a JSON object for each")))]
 pub struct Args {
     /// The pods
     #[arg(value_name = "POD", required_unless_present = "all")]
@@ -28,9 +30,8 @@ pub struct Args {
     /// and of their services
     #[arg(long)]
     clean: bool,
-    /// The names of the pods, or a JSON object for each
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 /// Removes one after the other; one that cannot be removed does not keep the
@@ -63,7 +64,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
         let removed = remove(&place, name, args.force, args.clean)
             .and_then(|()| volumes::remove(&place.root, volumes));
         match removed {
-            Ok(()) => output::answer(&match args.format {
+            Ok(()) => output::answer(&match args.answer.format {
                 Format::Text => format!("{name}\n"),
                 Format::Json => format!("{}\n", json!({"removed": name.as_str()})),
             })?,

@@ -7,6 +7,7 @@ use podspawn_runtime::pod::{Mode, PodName, PodStatus};
 use serde_json::json;
 
 use super::Place;
+use super::format::{Answer, says};
 use super::pods::{self, Known};
 use crate::exit::{Exit, Failure};
 use crate::output::progress::Format;
@@ -15,6 +16,7 @@ use crate::output::{self, text};
 
 /// Arguments of `podspawn status`.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("format", says("Lines for people, or a JSON object")))]
 pub struct Args {
     /// The pod; all that are there unless given
     #[arg(value_name = "POD")]
@@ -22,9 +24,8 @@ pub struct Args {
     /// Numbers for Prometheus, in its text format
     #[arg(long, conflicts_with_all = ["pod", "format"])]
     prometheus: bool,
-    /// Lines for people, or a JSON object
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 /// Shows.
@@ -45,7 +46,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     output::answer(&if args.prometheus {
         let metrics = Metrics::open(&pods::run_dir(&place)?);
         prometheus(&place.account.name, &pods, &metrics)
-    } else if args.format == Format::Json {
+    } else if args.answer.format == Format::Json {
         let pods: Vec<_> = pods.iter().map(Known::json).collect();
         let status = json!({
             "user": place.account.name,

@@ -5,6 +5,7 @@ use std::path::Path;
 use podspawn_runtime::pod::{self, PodName, Stopped};
 use serde_json::json;
 
+use super::format::{Answer, says};
 use super::{Place, pods};
 use crate::exit::{Exit, Failure, chain};
 use crate::output;
@@ -12,6 +13,7 @@ use crate::output::progress::Format;
 
 /// Arguments of `podspawn stop`.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("format", says("The names of the pods, or a JSON object for each")))]
 pub struct Args {
     /// The pods; the default pod unless given
     #[arg(value_name = "POD")]
@@ -22,9 +24,8 @@ pub struct Args {
     /// Kill what runs in them, without giving it time to end
     #[arg(long)]
     now: bool,
-    /// The names of the pods, or a JSON object for each
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 /// Stops one after the other; one that cannot be stopped does not keep the
@@ -47,7 +48,7 @@ pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     let mut exit = Exit::Success;
     for name in &names {
         match stop(&place, name, args.now) {
-            Ok(()) => output::answer(&match args.format {
+            Ok(()) => output::answer(&match args.answer.format {
                 Format::Text => format!("{name}\n"),
                 Format::Json => format!("{}\n", json!({"stopped": name.as_str()})),
             })?,

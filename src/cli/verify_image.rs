@@ -12,6 +12,7 @@ use podspawn_runtime::look;
 use podspawn_runtime::pod::{remove, stop};
 use serde_json::json;
 
+use super::format::{Answer, says};
 use super::sshd::unquotable;
 use super::{Place, namespace};
 use crate::exit::{Exit, Failure, chain};
@@ -23,6 +24,7 @@ use crate::verify::{Finding, State, contents};
 
 /// Arguments of `podspawn verify-image`.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("format", says("A table for people, or one JSON object")))]
 pub struct Args {
     /// The image; it is pulled if it is missing
     #[arg(value_name = "REFERENCE")]
@@ -30,9 +32,8 @@ pub struct Args {
     /// Look at the image only, without a pod
     #[arg(long)]
     no_login: bool,
-    /// A table for people, or one JSON object
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 /// Verifies, and prints what was found.
@@ -134,7 +135,7 @@ fn quoted(path: &Path) -> Result<String, Failure> {
 
 fn said(args: &Args, findings: &[Finding]) -> String {
     let fits = !findings.iter().any(Finding::fails);
-    if args.format == Format::Json {
+    if args.answer.format == Format::Json {
         let list: Vec<_> = findings.iter().map(Finding::json).collect();
         let all = json!({"image": args.reference.to_string(), "fits": fits, "findings": list});
         return format!("{all}\n");
