@@ -12,15 +12,17 @@
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::Path;
+use std::time::Duration;
 
 use podspawn_images::reference::Reference;
-use podspawn_runtime::pod::PodName;
+use podspawn_runtime::pod::{Mode, PodName};
 use podspawn_runtime::session::{self, Action};
 use podspawn_runtime::sockets::Forwarded;
 use podspawn_runtime::sockets::agent::{Agent, AgentError};
 use podspawn_runtime::sockets::display::{Display, authority_file};
 
 use crate::cli::Place;
+use crate::config::Home;
 use crate::exit::{Exit, Failure};
 use crate::original_command::OriginalCommand;
 use crate::session::Wanted;
@@ -34,10 +36,13 @@ pub struct Args {
     /// The project whose pod to join; a `.pod` suffix is stripped
     #[arg(long, value_name = "NAME")]
     project: Option<String>,
-    /// The image of a pod that is made, instead of the configured one
+    /// The image of a throw-away pod, instead of the configured one
     #[arg(long, value_name = "REFERENCE", hide = true)]
     image: Option<Reference>,
 }
+
+/// How long a throw-away pod waits for another session.
+const BETWEEN: Duration = Duration::from_secs(60);
 
 /// Runs the session.
 ///
@@ -47,15 +52,25 @@ pub struct Args {
 pub fn run(args: &Args, named: Option<&Path>) -> Result<Exit, Failure> {
     session::close_inherited();
     let mut place = Place::of_process(args.user.as_deref(), named)?;
-    if let Some(image) = &args.image {
-        place.config.image = image.clone();
-    }
+    // Several sessions have a throw-away pod, and nobody's home sees what they try.
+    let mode = args.image.clone().map(|image| {
+        place.config.image = image;
+        place.config.grace_period = BETWEEN;
+        place.config.home = Some(Home::Ephemeral);
+        Mode::GracePeriod
+    });
     let pod = pod_name(
         args.project
             .clone()
             .or_else(|| std::env::var("PODSPAWN_PROJECT").ok()),
     )?;
-    crate::session::run(&place, wanted(pod))
+    crate::session::run(
+        &place,
+        Wanted {
+            mode,
+            ..wanted(pod)
+        },
+    )
 }
 
 /// What the client asked for, by what sshd gave this process.

@@ -1,5 +1,9 @@
 //! Whether `podspawn verify-image` says what sessions then find.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -12,6 +16,7 @@ tests![
     what_is_missing_is_named,
     an_image_without_a_shell_does_not_fit,
     it_leaves_nothing,
+    it_leaves_nothing_where_homes_and_roots_are_kept,
 ];
 
 fn verified(host: &Host, image: &str) -> (Option<i32>, Value) {
@@ -104,10 +109,56 @@ fn it_leaves_nothing() {
         || host.supervisors().len() == own,
     );
     assert_eq!(host.ssh("cat /tmp/mine").run().text(), "kept\n");
-    let left: Vec<_> = std::fs::read_dir(host.storage().join("pods"))
+    let left: Vec<_> = fs::read_dir(host.storage().join("pods"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
         .filter(|name| name.to_string_lossy().contains("verify"))
         .collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+fn names_in(dir: &Path) -> BTreeSet<OsString> {
+    let entries = fs::read_dir(dir).unwrap();
+    entries.map(|entry| entry.unwrap().file_name()).collect()
+}
+
+/// Whatever the configuration keeps of pods, it keeps nothing of this one, and the user's home on
+/// the host is not where it tries to move files.
+fn it_leaves_nothing_where_homes_and_roots_are_kept() {
+    let host = Host::with_image("busybox");
+    let own = host.dir.join("homes").join(&host.user);
+    fs::create_dir_all(own.join("default")).unwrap();
+    let homes_dir = format!(
+        "state:\n  homes_dir: {}\n",
+        host.dir.join("homes").display()
+    );
+    let reference = Host::reference("busybox");
+    let moved = PathBuf::from(std::env::var("HOME").unwrap()).join("podspawn-verify");
+    let places = [
+        own,
+        host.dir.join("run/podspawn"),
+        host.storage().join("pods"),
+    ];
+    // What is made once and stays: a directory of claims, a file of numbers.
+    verified(&host, "busybox");
+    for config in [
+        "session:\n  mode: persistent\nstorage:\n  keep_root: true\n",
+        "session:\n  mode: destroy-on-disconnect\n",
+        "session:\n  grace_period: 0s\nhome: persistent\n",
+        "home: host\n",
+    ] {
+        host.configure(&format!(
+            "defaults:\n  image: {reference}\nnetwork: none\n{homes_dir}{config}"
+        ));
+        let before = places.each_ref().map(|dir| names_in(dir));
+        let (code, found) = verified(&host, "busybox");
+        assert_eq!(code, Some(0), "{config}: {found}");
+        host.wait_until_empty(Duration::from_secs(20));
+        assert_eq!(
+            places.each_ref().map(|dir| names_in(dir)),
+            before,
+            "{config}"
+        );
+        assert!(!moved.exists(), "{config}");
+    }
 }
