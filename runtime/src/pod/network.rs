@@ -47,8 +47,8 @@ impl PodNetwork {
         }
         Ok(Self {
             namespace,
-            hosts: names(&root, "/etc/hosts")?,
-            resolv: names(&root, "/etc/resolv.conf")?,
+            hosts: names(&root, "/etc/hosts"),
+            resolv: names(&root, "/etc/resolv.conf"),
         })
     }
 }
@@ -57,15 +57,19 @@ fn gone() -> io::Error {
     io::Error::other("the pod ended")
 }
 
-/// The container's root may have put anything there.
-fn names(root: &Rootfs, path: &str) -> io::Result<Vec<u8>> {
-    let bytes = root.read(Path::new(path))?.unwrap_or_default();
+/// The container's root may have put anything there: what cannot be read is left out, for
+/// otherwise it would keep the user from coming in to put it right.
+fn names(root: &Rootfs, path: &str) -> Vec<u8> {
+    let mut bytes = root
+        .read(Path::new(path))
+        .ok()
+        .flatten()
+        .unwrap_or_default();
     if bytes.len() > MOST {
-        return Err(io::Error::other(format!(
-            "{path} of the container is larger than 64 KiB"
-        )));
+        let lines = bytes[..MOST].iter().rposition(|b| *b == b'\n');
+        bytes.truncate(lines.map_or(0, |last| last + 1));
     }
-    Ok(bytes)
+    bytes
 }
 
 /// Whether this process is in the network of a pod although it is none of its
@@ -86,4 +90,24 @@ pub fn is_behind_module() -> bool {
     // Refused where the network belongs to somebody above, as in a container
     // that shares the host's.
     !same().unwrap_or(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_file_whole_lines_are_taken_and_of_no_file_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Rootfs::open(dir.path()).unwrap();
+        let line = b"192.0.2.1 some.name.of.somebody\n";
+        std::fs::write(dir.path().join("hosts"), line.repeat(10_000)).unwrap();
+        std::fs::write(dir.path().join("comment"), vec![b'#'; MOST + 1]).unwrap();
+        std::fs::create_dir(dir.path().join("dir")).unwrap();
+        let hosts = names(&root, "/hosts");
+        assert_eq!(hosts, line.repeat(MOST / line.len()));
+        for other in ["/comment", "/dir", "/missing"] {
+            assert!(names(&root, other).is_empty(), "{other}");
+        }
+    }
 }

@@ -6,6 +6,7 @@
 mod denial;
 mod host;
 mod lying;
+mod names;
 mod neighbour;
 mod reach;
 mod services;
@@ -17,6 +18,7 @@ pub fn all() -> Tests {
     let mut tests = reach::all();
     tests.extend(denial::all());
     tests.extend(lying::all());
+    tests.extend(names::all());
     tests.extend(neighbour::all());
     tests.extend(services::all());
     tests.extend(starter::all());
