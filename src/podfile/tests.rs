@@ -121,6 +121,10 @@ fn what_is_wrong_is_named_with_its_line() {
             "podfile.yaml:1: env.1X: not the name of a variable; use letters, digits and _",
         ),
         (
+            "services: \"\\e[2J\"\n",
+            "podfile.yaml:1: services: a list is expected; write [\\u{1b}[2J]",
+        ),
+        (
             "env: [a]\n",
             "podfile.yaml:1: env: a section of keys is expected",
         ),

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use super::document::{Content, Document, NodeId, Problem};
 use super::quote;
+use crate::output::text::escape;
 
 /// One value of a document.
 #[derive(Clone, Copy)]
@@ -140,7 +141,7 @@ impl<'a> Value<'a> {
                 .collect()),
             Content::Scalar { text, .. } => Err(self.problem(format!(
                 "a list is expected; write [{}]",
-                super::shorten(text)
+                escape(&super::shorten(text))
             ))),
             Content::Mapping(_) => Err(self.problem("a list is expected, not a section of keys")),
         }
