@@ -414,7 +414,9 @@ fn cleanup_takes_what_killed_pods_left() {
             host.ssh(format!("echo >/tmp/left{round}")).run().code,
             Some(0)
         );
-        host.supervisors().remove(0).kill();
+        let supervisor = host.supervisors().remove(0);
+        supervisor.kill();
+        wait_for("the supervisor has ended", LIMIT, || supervisor.has_ended());
         host.wait_until_empty(LIMIT);
     }
     assert_eq!(host.run(["cleanup"]).line(), "default");

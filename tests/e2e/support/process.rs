@@ -45,6 +45,11 @@ impl Process {
         signal(self.pid, Signal::KILL);
     }
 
+    /// Whether it has: a dying one lets go of its mounts before its locks.
+    pub fn has_ended(&self) -> bool {
+        Self::read(self.pid).is_none_or(|now| now.name != self.name)
+    }
+
     /// Does a mount of this process's namespace lie on something below `path`?
     pub fn mounts_from(&self, path: &Path) -> bool {
         let path = path.to_str().expect("paths of the tests are UTF-8");
