@@ -59,7 +59,7 @@ impl Store {
 
     /// Lets `name` name an image that is there.
     pub fn tag(&self, image: &Image, name: &Reference) -> Result<(), StoreError> {
-        self.inner.name(&image.digest, name)
+        self.inner.name(&image.digest, std::slice::from_ref(name))
     }
 }
 
@@ -73,40 +73,29 @@ impl Inner {
         names: &[Reference],
     ) -> Result<(), StoreError> {
         let place = self.layout.image(digest);
-        let is_new = fs::symlink_metadata(&place).is_err();
-        let failures = self.begin_writing()?;
-        let staged = match is_new {
-            true => {
-                self.check_layers(layers)?;
-                Some(self.stage_image(manifest, config, layers)?)
-            }
-            false => None,
-        };
-        let names = self.stage_names(digest, names)?;
-        if is_new {
-            // Once for all of it, and for the renames that published the layers.
-            let synced = self.syncs.sync(failures);
-            synced.map_err(StoreError::io("sync", &place))?;
-        } else {
-            names.iter().try_for_each(StagedName::sync)?;
+        if fs::symlink_metadata(&place).is_ok() {
+            return self.name(digest, names);
         }
-        if let Some(staged) = staged {
-            match fs::rename(staged.path(), &place) {
-                // Another process was faster with the same image.
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
-                    ) => {}
-                renamed => renamed.map_err(StoreError::io("make", &place))?,
-            }
+        let failures = self.begin_writing()?;
+        self.check_layers(layers)?;
+        let staged = self.stage_image(manifest, config, layers)?;
+        let names = self.stage_names(digest, names)?;
+        // Once for all of it, and for the renames that published the layers.
+        let synced = self.syncs.sync(failures);
+        synced.map_err(StoreError::io("sync", &place))?;
+        match fs::rename(staged.path(), &place) {
+            // Another process was faster with the same image.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+                ) => {}
+            renamed => renamed.map_err(StoreError::io("make", &place))?,
         }
         names.iter().try_for_each(StagedName::publish)?;
         // Should a name be on the disk without its image, it names nothing until the next pull.
         let images = self.layout.images();
-        if is_new {
-            layout::sync_dir(&images).map_err(StoreError::io("sync", &images))?;
-        }
+        layout::sync_dir(&images).map_err(StoreError::io("sync", &images))?;
         self.sync_names(&names)
     }
 
@@ -168,8 +157,9 @@ impl Inner {
         Ok(())
     }
 
-    fn name(&self, digest: &Digest, name: &Reference) -> Result<(), StoreError> {
-        let names = self.stage_names(digest, std::slice::from_ref(name))?;
+    /// Lets `names` name an image that is there.
+    fn name(&self, digest: &Digest, names: &[Reference]) -> Result<(), StoreError> {
+        let names = self.stage_names(digest, names)?;
         names.iter().try_for_each(StagedName::sync)?;
         names.iter().try_for_each(StagedName::publish)?;
         self.sync_names(&names)
