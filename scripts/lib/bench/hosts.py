@@ -71,6 +71,10 @@ def supervisors():
     return found
 
 
+def children(pid):
+    return [int(p) for p in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def own_memory(pid):
     """Memory of a process that is not of a file, in KiB. Of processes that were forked from each
     other, each has what they share."""

@@ -19,7 +19,7 @@ import sys
 import time
 
 import common
-from hosts import STAGE, end_pods, supervisors
+from hosts import STAGE, children, end_pods, supervisors
 
 sys.path.insert(0, str(STAGE / "lib"))
 from oci_layout import PATH, Layer, Layout  # noqa: E402
@@ -62,10 +62,6 @@ def wait(what, happened):
             return
         time.sleep(0.01)
     raise SystemExit(f"bench: waited for {what} in vain")
-
-
-def children(pid):
-    return [int(p) for p in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 class Pod:

@@ -13,7 +13,7 @@ import sys
 import time
 
 import common
-from hosts import STAGE, descriptors, end_pods, own_memory, supervisors
+from hosts import STAGE, children, descriptors, end_pods, own_memory, supervisors
 
 OUT = pathlib.Path(sys.argv[1])
 IMAGE = os.environ["BENCH_REGISTRY"] + "/podspawn/busybox:1"
@@ -38,10 +38,9 @@ def joins(numbers):
     return [session(number) * 1000 for _ in range(SESSIONS) for number in numbers]
 
 
-def children(pid):
-    """Those that are podspawn's: pasta is not."""
-    found = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(p) for p in found if not pathlib.Path(f"/proc/{p}/comm").read_text().startswith("pas")]
+def of_podspawn(pid):
+    """The supervisor and its children that are podspawn's: pasta is not."""
+    return [pid, *(p for p in children(pid) if not pathlib.Path(f"/proc/{p}/comm").read_text().startswith("pas"))]
 
 
 def main():
@@ -65,7 +64,7 @@ def main():
         pids = supervisors()
         if len(pids) != PODS:
             raise SystemExit(f"bench: {len(pids)} pods are there, not {PODS}")
-        memory = [sum(own_memory(p) for p in [pid, *children(pid)]) / 1024 for pid in pids]
+        memory = [sum(own_memory(p) for p in of_podspawn(pid)) / 1024 for pid in pids]
         held = [descriptors(PODSPAWN, environment(number)) for number in range(PODS)]
         tenth = max(PODS // 10, 1)
         report.add("creating a pod, the first tenth", common.median(created[:tenth]), "ms", spread=created[:tenth])
